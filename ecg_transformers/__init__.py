@@ -1,0 +1,54 @@
+"""ECG foundation models behind the Hugging Face interfaces.
+
+Importing the package registers its models, heads and feature extractor with the Auto classes of transformers, and the
+`ECG` feature with `datasets`. Everything else is loaded on first use, so the import stays cheap.
+"""
+
+import importlib
+from typing import Any
+
+from . import registration
+
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it
+_PUBLIC_NAMES = {
+    "ECGRecord": ".record",
+    "STANDARD_LEADS": ".feature_extraction.ecg_leads",
+    "canonical_lead_name": ".feature_extraction.ecg_leads",
+    "ECGFeatureExtractor": ".feature_extraction.feature_extraction_ecg",
+    "read_ecg": ".readers",
+    "find_ecg_files": ".readers",
+    "register_reader": ".readers",
+    "ECGReadError": ".readers",
+    "ECG": ".corpora",
+    "load_corpus": ".corpora",
+    "list_corpora": ".corpora",
+    "register_corpus": ".corpora",
+    "convert_checkpoint": ".conversion",
+    "plot_ecg": ".visualization",
+    "HubertECGConfig": ".models.hubert_ecg.configuration_hubert_ecg",
+    "HubertECGModel": ".models.hubert_ecg.modeling_hubert_ecg",
+    "HubertECGForPreTraining": ".models.hubert_ecg.modeling_hubert_ecg",
+    "HubertECGForSequenceClassification": ".models.hubert_ecg.modeling_hubert_ecg",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC_NAMES)]
+
+registration.register_all()
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    module = _PUBLIC_NAMES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
+    value = getattr(importlib.import_module(module, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""ECG foundation models, one folder each."""
