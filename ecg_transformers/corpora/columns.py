@@ -1,0 +1,109 @@
+"""The columns that all corpora share, and what the feature of `labels` says about the task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+from .ecg_feature import ECG
+
+
+SPLITS = ("train", "validation", "test")
+
+# Marks the values of a label struct that are numbers to be predicted, not classes.
+_REGRESSION = "regression"
+
+
+def multi_label_feature(names: Sequence[str]) -> dict[str, Value]:
+    """Return the feature of multi-label targets: 1, 0 or null (unknown) per name."""
+    return {str(name): Value("float32") for name in names}
+
+
+def regression_feature(names: Sequence[str]) -> dict[str, Value]:
+    """Return the feature of several numbers to be predicted; null means unknown."""
+    return {str(name): Value("float32", id=_REGRESSION) for name in names}
+
+
+def corpus_features(labels: Any, ecg: ECG | None = None) -> Features:
+    """Return the features of a corpus.
+
+    Args:
+        labels: the feature of the `labels` column: `multi_label_feature(names)`, `ClassLabel(names=names)`,
+            `Value("float32")` or `regression_feature(names)`.
+        ecg (`ECG`, *optional*): the feature of the `ecg` column, where files need a rate or lead names.
+
+    Returns:
+        `datasets.Features`: `ecg`, `labels`, `record_id`, `patient_id`, `age`, `sex`, `fold`, `report`.
+    """
+    return Features(
+        {
+            "ecg": ecg or ECG(),
+            "labels": labels,
+            "record_id": Value("string"),
+            "patient_id": Value("string"),
+            "age": Value("float32"),
+            "sex": Value("string"),
+            "fold": Value("int32"),
+            "report": Value("string"),
+        }
+    )
+
+
+def build_corpus(rows_of_split: Mapping[str, Sequence[Mapping[str, Any]]], features: Features) -> DatasetDict:
+    """Build a corpus in memory from rows; ECGs given as paths stay paths, nothing is copied.
+
+    Args:
+        rows_of_split (mapping of `str` to sequence of mappings): the rows of `train`, `validation` and `test`. Columns
+            that a row leaves out are null.
+        features (`datasets.Features`): see `corpus_features`.
+
+    Returns:
+        `datasets.DatasetDict`: the three splits.
+    """
+    corpus = DatasetDict()
+    for split in SPLITS:
+        rows = rows_of_split.get(split, ())
+        columns = {name: [row.get(name) for row in rows] for name in features}
+        corpus[split] = Dataset.from_dict(columns, features=features, split=split)
+    return corpus
+
+
+def _labels_feature(features_or_dataset: Any) -> Any:
+    if isinstance(features_or_dataset, DatasetDict):
+        if not features_or_dataset:
+            raise ValueError("The corpus has no splits.")
+        features_or_dataset = next(iter(features_or_dataset.values()))
+    features = getattr(features_or_dataset, "features", features_or_dataset)
+    if features is None:
+        raise ValueError(
+            "The data set does not know its features; `map` on a stream forgets them unless it is given `features=`."
+        )
+    if "labels" not in features:
+        raise ValueError(f"A corpus has a column `labels`; found {', '.join(features)}.")
+    return features["labels"]
+
+
+def problem_type_of(features_or_dataset: Any) -> str:
+    """Return the kind of task, see `ecg_transformers.corpora.problem_type`."""
+    labels = _labels_feature(features_or_dataset)
+    if isinstance(labels, ClassLabel):
+        return "single_label_classification"
+    if isinstance(labels, Value) and labels.dtype.startswith("float"):
+        return "regression"
+    if isinstance(labels, dict) and labels and all(isinstance(value, Value) for value in labels.values()):
+        marked = any(value.id == _REGRESSION for value in labels.values())
+        return "regression" if marked else "multi_label_classification"
+    raise ValueError(
+        f"`labels` is a struct of float32 (multi-label), a ClassLabel (single-label) or a float (regression); got {labels}."
+    )
+
+
+def label_names_of(features_or_dataset: Any) -> list[str]:
+    """Return the label names, see `ecg_transformers.corpora.label_names`."""
+    labels = _labels_feature(features_or_dataset)
+    problem_type_of(features_or_dataset)
+    if isinstance(labels, ClassLabel):
+        return list(labels.names)
+    return list(labels) if isinstance(labels, dict) else ["labels"]
