@@ -1,0 +1,36 @@
+"""Input recipes of the models, as data: the ordered steps from millivolts to model input.
+
+A checkpoint carries its recipe in `preprocessor_config.json`. Checkpoints that were published without that file get the
+recipe of their model type, the first one listed for it.
+"""
+
+from .ecg_leads import STANDARD_LEADS
+
+
+# HuBERT-ECG (Coppola et al., medRxiv 10.1101/2024.11.14.24317328, and the code published with it). The band-pass lasts
+# 0.3 s, far too short for its edge of 0.05 Hz: offset and wander stay in (gain 0.963 at 0 Hz), 50 Hz is at 0.011.
+# Decimation by 5 runs over the concatenated row, so the filter rings across the joints of the leads, as in training.
+_HUBERT_ECG_FILTER = {"step": "bandpass_fir", "low": 0.05, "high": 47, "seconds": 0.3}
+_HUBERT_ECG_RATE = {"step": "resample", "sampling_rate": 500}
+_HUBERT_ECG_REST = [
+    {"step": "scale_minmax", "per": "lead"},
+    {"step": "crop", "seconds": 5},
+    {"step": "fill_nan", "value": "mean"},
+    {"step": "concatenate_leads"},
+    {"step": "decimate", "factor": 5},
+]
+
+RECIPES: dict[str, dict] = {
+    # The published weights were trained before December 2025, when resampling came first.
+    "hubert_ecg": {
+        "lead_names": STANDARD_LEADS,
+        "recipe": [_HUBERT_ECG_RATE, _HUBERT_ECG_FILTER, *_HUBERT_ECG_REST],
+    },
+    # Since December 2025 the original filters at the record's own rate, then resamples.
+    "hubert_ecg_filter_first": {
+        "lead_names": STANDARD_LEADS,
+        "recipe": [_HUBERT_ECG_FILTER, _HUBERT_ECG_RATE, *_HUBERT_ECG_REST],
+    },
+}
+
+RECIPES_OF_MODEL_TYPE: dict[str, tuple[str, ...]] = {"hubert_ecg": ("hubert_ecg", "hubert_ecg_filter_first")}
