@@ -309,7 +309,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
 
     def _check(self, signal: torch.Tensor, present: torch.Tensor, names: list[str]) -> torch.Tensor:
         """Refuse what cannot be an ECG in mV, warn of leads without signal; return which leads carry signal."""
-        low, high = signal.aminmax(dim=-1)
+        low, high = signal.amin(-1), signal.amax(-1)
         span = high - low
         if bool(torch.isinf(low).any() or torch.isinf(high).any()):
             row = int((torch.isinf(low) | torch.isinf(high)).any(-1).nonzero()[0])

@@ -43,6 +43,11 @@ def _by_chunks(function: Callable[[torch.Tensor], torch.Tensor], rows: torch.Ten
     return torch.cat([function(piece) for piece in rows.split(size)])
 
 
+def rows_with_nan(signal: torch.Tensor) -> torch.Tensor:
+    """Return which rows of `(..., samples)` hold a NaN; `amin` passes NaN on and is far faster than `isnan` on all."""
+    return signal.amin(-1).isnan()
+
+
 def resample_fourier(signal: torch.Tensor, num_samples: int) -> torch.Tensor:
     """Resample along the last axis in the frequency domain, like `scipy.signal.resample`.
 
@@ -55,7 +60,8 @@ def resample_fourier(signal: torch.Tensor, num_samples: int) -> torch.Tensor:
     """
     length = signal.shape[-1]
     if length == num_samples:
-        return torch.where(signal.isnan().any(-1, keepdim=True), torch.nan, signal)
+        nan = rows_with_nan(signal)
+        return torch.where(nan[..., None], torch.nan, signal) if bool(nan.any()) else signal
 
     def resample(rows: torch.Tensor) -> torch.Tensor:
         spectrum = torch.fft.rfft(rows)
@@ -135,8 +141,7 @@ def filter_fir_zero_phase(signal: torch.Tensor, taps: np.ndarray) -> torch.Tenso
             f"A filter of {len(taps)} taps, applied forward and backward, needs more than {3 * len(taps)} samples; the "
             f"signal has {length}."
         )
-    nan = signal.isnan()
-    has_nan = bool(nan.any())
+    nan = signal.isnan() if bool(rows_with_nan(signal).any()) else None
     padded_length = fast_fft_length(length + 2 * reach)
     power = _fir_power(
         np.ascontiguousarray(taps, dtype=np.float64).tobytes(), padded_length, signal.dtype, signal.device
@@ -151,11 +156,11 @@ def filter_fir_zero_phase(signal: torch.Tensor, taps: np.ndarray) -> torch.Tenso
         # Circular layout: what precedes sample 0 lies at the end of the buffer.
         spectrum = torch.fft.rfft(torch.cat([rows, after, gap, before], dim=-1))
         filtered = torch.fft.irfft(spectrum.mul_(power), n=padded_length)[:, :length]
-        return filtered + offset * power[0]
+        return filtered.add_(offset * power[0])
 
-    rows = (torch.where(nan, 0.0, signal) if has_nan else signal).reshape(-1, length)
+    rows = (signal if nan is None else torch.where(nan, 0.0, signal)).reshape(-1, length)
     result = _by_chunks(run, rows).reshape(signal.shape)
-    if has_nan:
+    if nan is not None:
         spread = torch.nn.functional.max_pool1d(
             nan.reshape(-1, 1, length).to(torch.float32), kernel_size=2 * reach + 1, stride=1, padding=reach
         )
@@ -190,6 +195,21 @@ def _decimation_response(factor: int, length: int, dtype: torch.dtype, device: t
         response = response / (1 - pole * delay)
     complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
     return torch.as_tensor(response, device=device).to(complex_dtype)
+
+
+def _fold_spectrum(spectrum: torch.Tensor, length: int, factor: int) -> torch.Tensor:
+    """Return the half spectrum of every `factor`-th sample from the half spectrum of all `length` samples."""
+    kept = length // factor
+    size = kept // 2 + 1
+    folded = spectrum[:, :size].clone()
+    for image in range(1, factor):
+        if 2 * image < factor:
+            folded += spectrum[:, image * kept : image * kept + size]
+        else:
+            # Beyond the Nyquist frequency a real signal's spectrum is the mirrored conjugate.
+            start = length - image * kept
+            folded += spectrum[:, start - size + 1 : start + 1].flip(-1).conj()
+    return folded / factor
 
 
 def decimate_zero_phase(signal: torch.Tensor, factor: int) -> torch.Tensor:
@@ -237,7 +257,9 @@ def decimate_zero_phase(signal: torch.Tensor, factor: int) -> torch.Tensor:
         right = after[:, -1:].expand(-1, gap // 2)
         left = before[:, :1].expand(-1, gap - gap // 2)
         spectrum = torch.fft.rfft(torch.cat([rows, after, right, left, before], dim=-1))
-        filtered = torch.fft.irfft(spectrum.mul_(power), n=padded_length)[:, :length]
+        # Keeping every `factor`-th sample folds the spectrum; the inverse transform is then `factor` times shorter.
+        kept = torch.fft.irfft(_fold_spectrum(spectrum.mul_(power), padded_length, factor), n=padded_length // factor)
+        kept = kept[:, : -(-length // factor)]
 
         if tail_length == length:
             piece = torch.cat([before, rows, after], dim=-1)
@@ -250,8 +272,9 @@ def decimate_zero_phase(signal: torch.Tensor, factor: int) -> torch.Tensor:
         both = torch.fft.rfft(torch.cat([forward, end], dim=-1)).mul_(tail_response.conj())
         both = torch.fft.irfft(both, n=tail_padded)[:, : piece.shape[1] - edge]
         num_corrected = min(length, decay)
-        filtered[:, length - num_corrected :] = both[:, both.shape[1] - num_corrected :]
-        return filtered[:, ::factor] + offset * power[0]
+        first = -(-(length - num_corrected) // factor) * factor
+        kept[:, first // factor :] = both[:, both.shape[1] - (length - first) :: factor]
+        return kept.add_(offset * power[0])
 
     rows = signal.reshape(-1, length)
     return _by_chunks(run, rows).reshape(*signal.shape[:-1], -1)
@@ -259,7 +282,7 @@ def decimate_zero_phase(signal: torch.Tensor, factor: int) -> torch.Tensor:
 
 def scale_minmax(signal: torch.Tensor, epsilon: float = 1e-8) -> torch.Tensor:
     """Scale each row of `(..., samples)` to [-1, 1] by its extremes; a flat row becomes -1, a row with NaN becomes NaN."""
-    low, high = signal.aminmax(dim=-1, keepdim=True)
+    low, high = signal.amin(-1, keepdim=True), signal.amax(-1, keepdim=True)
     return (signal - low).mul_(2 / (high - low + epsilon)).sub_(1)
 
 
