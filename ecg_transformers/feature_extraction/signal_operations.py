@@ -35,10 +35,16 @@ def fast_fft_length(length: int) -> int:
     return best
 
 
+def _rows_per_chunk(rows: torch.Tensor) -> int:
+    if rows.device.type != "cpu":
+        return max(1, rows.shape[0])
+    return max(1, min(rows.shape[0], _SAMPLES_PER_CHUNK // rows.shape[-1]))
+
+
 def _by_chunks(function: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
     """Apply a row-wise function to `(rows, samples)`, a cache-sized piece at a time on a CPU."""
-    size = max(1, _SAMPLES_PER_CHUNK // max(1, rows.shape[-1]))
-    if rows.device.type != "cpu" or rows.shape[0] <= size:
+    size = _rows_per_chunk(rows)
+    if rows.shape[0] <= size:
         return function(rows)
     return torch.cat([function(piece) for piece in rows.split(size)])
 
@@ -147,19 +153,21 @@ def filter_fir_zero_phase(signal: torch.Tensor, taps: np.ndarray) -> torch.Tenso
         np.ascontiguousarray(taps, dtype=np.float64).tobytes(), padded_length, signal.dtype, signal.device
     )
 
-    def run(rows: torch.Tensor) -> torch.Tensor:
-        # A constant passes as a constant. Without it single precision is spent on the waves, not on the offset.
-        offset = rows.mean(-1, keepdim=True)
-        rows = rows - offset
-        before, after = _odd_extension(rows, reach)
-        gap = rows.new_zeros(rows.shape[0], padded_length - length - 2 * reach)
-        # Circular layout: what precedes sample 0 lies at the end of the buffer.
-        spectrum = torch.fft.rfft(torch.cat([rows, after, gap, before], dim=-1))
-        filtered = torch.fft.irfft(spectrum.mul_(power), n=padded_length)[:, :length]
-        return filtered.add_(offset * power[0])
-
     rows = (signal if nan is None else torch.where(nan, 0.0, signal)).reshape(-1, length)
-    result = _by_chunks(run, rows).reshape(signal.shape)
+    result = torch.empty_like(rows)
+    buffer = rows.new_zeros(_rows_per_chunk(rows), padded_length)
+    for piece, filtered in zip(rows.split(len(buffer)), result.split(len(buffer)), strict=True):
+        # A constant passes as a constant. Without it single precision is spent on the waves, not on the offset.
+        offset = piece.mean(-1, keepdim=True)
+        before, after = _odd_extension(piece, reach)
+        # Circular layout: what precedes sample 0 lies at the end of the buffer; between the extensions stay zeros.
+        extended = buffer[: len(piece)]
+        torch.sub(piece, offset, out=extended[:, :length])
+        torch.sub(after, offset, out=extended[:, length : length + reach])
+        torch.sub(before, offset, out=extended[:, padded_length - reach :])
+        spectrum = torch.fft.rfft(extended).mul_(power)
+        torch.add(torch.fft.irfft(spectrum, n=padded_length)[:, :length], offset * power[0], out=filtered)
+    result = result.reshape(signal.shape)
     if nan is not None:
         spread = torch.nn.functional.max_pool1d(
             nan.reshape(-1, 1, length).to(torch.float32), kernel_size=2 * reach + 1, stride=1, padding=reach
