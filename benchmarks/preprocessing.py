@@ -56,9 +56,10 @@ def main() -> None:
 
     double = signals.astype(np.float64)
     ours = median_seconds(batched, arguments.repeats) / arguments.records
-    reference = median_seconds(lambda: [scipy_model_input(signal, 500) for signal in double], 3) / arguments.records
+    reference = median_seconds(lambda: [scipy_model_input(signal, 500) for signal in double], 3) / len(double)
     difference = np.abs(batched() - np.stack([scipy_model_input(signal, 500) for signal in double])).max()
-    print(f"{arguments.records} records of 12 leads x 10 s at 500 Hz, {arguments.threads} thread(s), {arguments.device}")
+    setting = f"{arguments.threads} thread(s), {arguments.device}"
+    print(f"{arguments.records} records of 12 leads x 10 s at 500 Hz, {setting}")
     print(f"SciPy, record by record: {1e3 * reference:8.3f} ms a record")
     print(f"ECGFeatureExtractor:     {1e3 * ours:8.3f} ms a record")
     print(f"ratio:                   {reference / ours:8.1f} x")

@@ -6,7 +6,6 @@ follow from I and II (Einthoven's law and Goldberger's definitions), so they are
 
 import numpy as np
 
-
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 # Other leads that occur in clinical exports: Frank's orthogonal leads, right-sided and posterior chest leads, and the
@@ -49,8 +48,9 @@ def arrange_leads(
         target (sequence of `str`, *optional*, defaults to the twelve standard leads): the wanted rows.
 
     Returns:
-        `tuple`: the arranged signal of shape `(len(target), samples)` in the dtype of the input, and a boolean array of
-        shape `(len(target),)` that is `False` for leads that are neither present nor derivable; those rows are zero.
+        `tuple`: the arranged signal of shape `(len(target), samples)` in the dtype of the input, and a boolean array
+        of shape `(len(target),)` that is `False` for leads that are neither present nor derivable; those rows are
+        zero.
 
     Raises:
         ValueError: if names and rows differ in number, a lead occurs twice, or a target name is unknown.

@@ -1,11 +1,10 @@
 """Input recipes of the models, as data: the ordered steps from millivolts to model input.
 
-A checkpoint carries its recipe in `preprocessor_config.json`. Checkpoints that were published without that file get the
-recipe of their model type, the first one listed for it.
+A checkpoint carries its recipe in `preprocessor_config.json`. Checkpoints that were published without that file get
+the recipe of their model type, the first one listed for it.
 """
 
 from .ecg_leads import STANDARD_LEADS
-
 
 # HuBERT-ECG (Coppola et al., medRxiv 10.1101/2024.11.14.24317328, and the code published with it). The band-pass lasts
 # 0.3 s, far too short for its edge of 0.05 Hz: offset and wander stay in (gain 0.963 at 0 Hz), 50 Hz is at 0.011.

@@ -17,18 +17,17 @@ from .ecg_leads import STANDARD_LEADS, arrange_leads, canonical_lead_name
 from .ecg_recipes import RECIPES, RECIPES_OF_MODEL_TYPE
 from .signal_operations import SignalBatch, apply_recipe, validate_recipe
 
-
 MILLIVOLTS_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "µV": 1e-3, "μV": 1e-3, "V": 1e3, "nV": 1e-6}
 
-# Peak-to-peak bounds, in mV, of the median lead of a recording. Ours: the QRS complex of surface leads spans 0.1–5 mV, and
-# the wildest artefacts of public corpora reach 66 mV (16 bits at 1 uV, and INCART at ±30 mV) on single leads, while an
-# ECG in microvolts spans hundreds on every lead and one in volts about 0.001.
+# Peak-to-peak bounds, in mV, of the median lead of a recording. Ours: the QRS complex of surface leads spans 0.1–5 mV,
+# and the wildest artefacts of public corpora reach 66 mV (16 bits at 1 uV, and INCART at ±30 mV) on single leads,
+# while an ECG in microvolts spans hundreds on every lead and one in volts about 0.001.
 LARGEST_MEDIAN_SPAN = 60.0
 SMALLEST_MEDIAN_SPAN = 0.005
 
 
 class ECGSignalWarning(UserWarning):
-    """A recording was used although part of it is missing or not usable; `lead_mask` tells which leads carry signal."""
+    """A recording was used although part of it is missing or unusable; `lead_mask` tells which leads carry signal."""
 
 
 class ECGFeatureExtractor(SequenceFeatureExtractor):
@@ -79,7 +78,9 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"Expected names of ECG leads such as I, aVR, V1; got {list(lead_names)}.")
         rate = _rate_after(recipe)
         if sampling_rate is not None and sampling_rate != rate:
-            raise ValueError(f"The recipe ends at {rate} Hz, but sampling_rate is {sampling_rate}; leave it out or correct it.")
+            raise ValueError(
+                f"The recipe ends at {rate} Hz, but sampling_rate is {sampling_rate}; leave it out or correct it."
+            )
         for derived in ("feature_size", "padding_value", "feature_extractor_type"):
             kwargs.pop(derived, None)
         super().__init__(feature_size=len(lead_names), sampling_rate=rate, padding_value=0.0, **kwargs)
@@ -128,8 +129,8 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         if "recipe" not in found:
             raise ValueError(
                 f"The preprocessor_config.json of {pretrained_model_name_or_path} holds no 'recipe' (its type is "
-                f"{found.get('feature_extractor_type')!r}). Delete the file to get the recipe of the model type, or write it "
-                "with ECGFeatureExtractor.save_pretrained."
+                f"{found.get('feature_extractor_type')!r}). Delete the file to get the recipe of the model "
+                "type, or write it with ECGFeatureExtractor.save_pretrained."
             )
         return found, remaining
 
@@ -142,7 +143,8 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
     def pad(self, *args, **kwargs):
         """Not needed: a call of the extractor returns rows of equal length with their mask."""
         raise NotImplementedError(
-            "ECGFeatureExtractor pads by itself: call extractor(records), which returns `input_values` and `attention_mask`."
+            "ECGFeatureExtractor pads by itself: call extractor(records), which returns `input_values` and "
+            "`attention_mask`."
         )
 
     def __call__(
@@ -160,15 +162,16 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         """Run the recipe on one or many recordings.
 
         Args:
-            records (record, array, or list of them): an `ECGRecord`; a NumPy array or tensor of shape `(leads, samples)`,
-                or `(records, leads, samples)`; or a list of records and `(leads, samples)` arrays, of any lengths.
-                float64 arrays are computed in double precision, all else in single precision.
+            records (record, array, or list of them): an `ECGRecord`; a NumPy array or tensor of shape `(leads,
+                samples)`, or `(records, leads, samples)`; or a list of records and `(leads, samples)` arrays, of any
+                lengths. float64 arrays are computed in double precision, all else in single precision.
             sampling_rate (`float`, *optional*): Hz; required for arrays. A record's own rate must agree.
             lead_names (sequence of `str`, *optional*): names of an array's rows. Without it an array must have one row
                 for each of the extractor's `lead_names`, in that order.
             units (`str`, *optional*, defaults to `"mV"`): unit of arrays: mV, uV, V or nV. Records are always in mV.
-            windows (`str`, *optional*, defaults to `"first"`): which windows of a longer recording: the first; `"random"`,
-                one at a random start; `"all"`, side by side, the last one moved back to end with the recording.
+            windows (`str`, *optional*, defaults to `"first"`): which windows of a longer recording: the first;
+                `"random"`, one at a random start; `"all"`, side by side, the last one moved back to end with the
+                recording.
             device (`str` or `torch.device`, *optional*): where to compute; the result stays there.
             generator (`torch.Generator` or `int`, *optional*): generator or seed of the random windows.
             return_attention_mask (`bool`, *optional*, defaults to `True`).
@@ -176,13 +179,15 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
 
         Returns:
             `BatchFeature` with
-            - `input_values` (float32, one row per window, in the shape that the recipe ends with; HuBERT-ECG: `(rows, 6000)`),
+            - `input_values` (float32, one row per window, in the shape that the recipe ends with; HuBERT-ECG: `(rows,
+              6000)`),
             - `attention_mask` (int64, over the samples of a row: 1 real, 0 padding),
             - `lead_mask` (int64, `(rows, leads)`: 1 where the lead carries signal),
             - `record_index` (int64, `(rows,)`, with `windows="all"` only): the recording that a row is cut from.
 
         Raises:
-            ValueError: for input that cannot be used; the message names the recording, what was expected and the remedy.
+            ValueError: for input that cannot be used; the message names the recording, what was expected and the
+            remedy.
         """
         if windows not in ("first", "random", "all"):
             raise ValueError(f"windows must be 'first', 'random' or 'all'; got {windows!r}.")
@@ -264,12 +269,14 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             name = f"record {record_id}" if record_id else name
             signal, names, rate, scale = item.signal, tuple(item.lead_names), float(item.sampling_rate), 1.0
             if sampling_rate is not None and float(sampling_rate) != rate:
-                raise ValueError(f"{name} has {rate:g} Hz, but sampling_rate={sampling_rate:g} was given; leave it out.")
+                raise ValueError(
+                    f"{name} has {rate:g} Hz, but sampling_rate={sampling_rate:g} was given; leave it out."
+                )
         else:
             if sampling_rate is None:
                 raise ValueError(
-                    f"Pass `sampling_rate=` (Hz) with {name}: an array does not tell a 100 Hz recording from a 500 Hz one. "
-                    f"The recipe brings any rate to the model's {self.sampling_rate:g} Hz."
+                    f"Pass `sampling_rate=` (Hz) with {name}: an array does not tell a 100 Hz recording from a 500 Hz "
+                    f"one. The recipe brings any rate to the model's {self.sampling_rate:g} Hz."
                 )
             signal, rate, scale = item, float(sampling_rate), MILLIVOLTS_PER_UNIT[units]
             names = None if lead_names is None else tuple(lead_names)
@@ -297,7 +304,9 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             warnings.warn(f"Leads {unknown} are unknown and left out.", ECGSignalWarning, stacklevel=4)
         arranged, present = arrange_leads(signal.cpu().numpy(), names, self.lead_names)
         if not present.any():
-            raise ValueError(f"{name} has leads {list(names)}; the model uses {self.lead_names} and none can be had from it.")
+            raise ValueError(
+                f"{name} has leads {list(names)}; the model uses {self.lead_names} and none can be had from it."
+            )
         if not present.all():
             missing = [lead for lead, found in zip(self.lead_names, present, strict=True) if not found]
             warnings.warn(
@@ -342,8 +351,8 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             guess = "'uV'" if value > LARGEST_MEDIAN_SPAN else "'V'"
             raise ValueError(
                 f"The leads of {names[row]} span {value:g} mV from peak to peak (median over leads); an ECG spans "
-                f"{SMALLEST_MEDIAN_SPAN:g}–{LARGEST_MEDIAN_SPAN:g} mV. If the values are in another unit, say so, e.g. "
-                f"units={guess}; raw digital values must be divided by the gain first."
+                f"{SMALLEST_MEDIAN_SPAN:g}–{LARGEST_MEDIAN_SPAN:g} mV. If the values are in another unit, say so, "
+                f"e.g. units={guess}; raw digital values must be divided by the gain first."
             )
         return usable
 
@@ -356,7 +365,9 @@ def _rate_after(recipe: list[dict]) -> float:
     rates = [entry for entry in recipe if entry["step"] in ("resample", "decimate")]
     rate = next((entry["sampling_rate"] for entry in reversed(rates) if entry["step"] == "resample"), None)
     if rate is None:
-        raise ValueError("A recipe needs a 'resample' step, so that the model sees one sampling rate whatever comes in.")
+        raise ValueError(
+            "A recipe needs a 'resample' step, so that the model sees one sampling rate whatever comes in."
+        )
     last = max(index for index, entry in enumerate(recipe) if entry["step"] == "resample")
     for entry in recipe[last:]:
         if entry["step"] == "decimate":

@@ -1,10 +1,10 @@
 """Signal operations on batches of ECGs, in torch, on any device.
 
 Two layers: plain functions over tensors whose last axis is time (`resample_fourier`, `filter_fir_zero_phase`,
-`decimate_zero_phase`, ...), and the named steps of a recipe, each a function `SignalBatch -> SignalBatch` registered with
-`signal_step`. Filtering, resampling and decimation are linear, so they are products in the frequency domain: one batched
-FFT for all records and leads instead of one pass per lead. The results equal SciPy's per-record functions (`filtfilt`,
-`resample`, `decimate`) to the precision of the arithmetic.
+`decimate_zero_phase`, ...), and the named steps of a recipe, each a function `SignalBatch -> SignalBatch` registered
+with `signal_step`. Filtering, resampling and decimation are linear, so they are products in the frequency domain: one
+batched FFT for all records and leads instead of one pass per lead. The results equal SciPy's per-record functions
+(`filtfilt`, `resample`, `decimate`) to the precision of the arithmetic.
 """
 
 import functools
@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-
 
 # Rows of one FFT call on a CPU: about this many samples, so that the work stays in the processor's cache.
 _SAMPLES_PER_CHUNK = 1 << 19
@@ -62,7 +61,8 @@ def resample_fourier(signal: torch.Tensor, num_samples: int) -> torch.Tensor:
         num_samples (`int`): samples wanted.
 
     Returns:
-        `torch.Tensor` of shape `(..., num_samples)`. A row with a NaN becomes NaN throughout, also when the length stays.
+        `torch.Tensor` of shape `(..., num_samples)`. A row with a NaN becomes NaN throughout, also when the length
+        stays.
     """
     length = signal.shape[-1]
     if length == num_samples:
@@ -129,7 +129,8 @@ def filter_fir_zero_phase(signal: torch.Tensor, taps: np.ndarray) -> torch.Tenso
     """Apply a FIR filter forward and backward, as `scipy.signal.filtfilt(taps, 1, signal)` does.
 
     The signal is extended oddly at both ends. `filtfilt` extends by three times the taps; a result sample only sees
-    `taps - 1` samples to either side, so that much is enough. NaN stays local: it spreads over the samples that see it.
+    `taps - 1` samples to either side, so that much is enough. NaN stays local: it spreads over the samples that see
+        it.
 
     Args:
         signal (`torch.Tensor` of shape `(..., samples)`): real signal.
@@ -144,8 +145,8 @@ def filter_fir_zero_phase(signal: torch.Tensor, taps: np.ndarray) -> torch.Tenso
     length, reach = signal.shape[-1], len(taps) - 1
     if length <= 3 * len(taps):
         raise ValueError(
-            f"A filter of {len(taps)} taps, applied forward and backward, needs more than {3 * len(taps)} samples; the "
-            f"signal has {length}."
+            f"A filter of {len(taps)} taps, applied forward and backward, needs more than {3 * len(taps)} samples; "
+            f"the signal has {length}."
         )
     nan = signal.isnan() if bool(rows_with_nan(signal).any()) else None
     padded_length = fast_fft_length(length + 2 * reach)
@@ -251,8 +252,8 @@ def decimate_zero_phase(signal: torch.Tensor, factor: int) -> torch.Tensor:
     power = (response.real**2 + response.imag**2).to(signal.dtype)
 
     # The state of the backward pass settles on the last forward sample, which stands for a constant from there on. The
-    # product of spectra instead lets the forward pass settle beyond the end, so the last `decay` samples are done in two
-    # passes, on a short piece that begins early enough for its own start not to matter.
+    # product of spectra instead lets the forward pass settle beyond the end, so the last `decay` samples are done in
+    # two passes, on a short piece that begins early enough for its own start not to matter.
     tail_length = min(length, 2 * decay)
     tail_padded = fast_fft_length(tail_length + 2 * edge + 2 * decay)
     tail_response = _decimation_response(factor, tail_padded, signal.dtype, signal.device)
@@ -289,7 +290,7 @@ def decimate_zero_phase(signal: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def scale_minmax(signal: torch.Tensor, epsilon: float = 1e-8) -> torch.Tensor:
-    """Scale each row of `(..., samples)` to [-1, 1] by its extremes; a flat row becomes -1, a row with NaN becomes NaN."""
+    """Scale each row of `(..., samples)` to [-1, 1] by its extremes; a flat row becomes -1, one with NaN NaN."""
     low, high = signal.amin(-1, keepdim=True), signal.amax(-1, keepdim=True)
     return (signal - low).mul_(2 / (high - low + epsilon)).sub_(1)
 
@@ -348,8 +349,8 @@ def validate_recipe(recipe: list[dict]) -> None:
         given = set(entry) - {"step"}
         if given - names or required - given:
             raise ValueError(
-                f"Step {position} of the recipe, {entry['step']!r}, takes {sorted(names)} (required: {sorted(required)}); "
-                f"got {sorted(given)}."
+                f"Step {position} of the recipe, {entry['step']!r}, takes {sorted(names)} (required: "
+                f"{sorted(required)}); got {sorted(given)}."
             )
 
 
@@ -366,8 +367,8 @@ def resample_step(batch: SignalBatch, sampling_rate: float) -> SignalBatch:
     num_samples = int(batch.signal.shape[-1] * (sampling_rate / batch.sampling_rate))
     if num_samples < 1:
         raise ValueError(
-            f"{batch.signal.shape[-1]} samples at {batch.sampling_rate} Hz leave none at {sampling_rate} Hz; the recording "
-            "is too short."
+            f"{batch.signal.shape[-1]} samples at {batch.sampling_rate} Hz leave none at {sampling_rate} Hz; the "
+            "recording is too short."
         )
     return replace(
         batch,
@@ -437,7 +438,7 @@ def crop_step(batch: SignalBatch, seconds: float) -> SignalBatch:
 
 @signal_step("fill_nan")
 def fill_nan_step(batch: SignalBatch, value: float | str) -> SignalBatch:
-    """Replace NaN by a number, or by the `"mean"` of all other samples of the window, over all leads, padding left out."""
+    """Replace NaN by a number, or by the `"mean"` of the other samples of the window, all leads, padding left out."""
     signal = batch.signal
     nan = signal.isnan()
     if not nan.any():
@@ -451,6 +452,20 @@ def fill_nan_step(batch: SignalBatch, value: float | str) -> SignalBatch:
     else:
         raise ValueError(f"fill_nan takes a number or 'mean'; got {value!r}.")
     return replace(batch, signal=torch.where(nan, fill, signal))
+
+
+@signal_step("mask_zero_padding")
+def mask_zero_padding_step(batch: SignalBatch) -> SignalBatch:
+    """Mark as padding what lies before the first and after the last sample at which any lead differs from exact zero.
+
+    For corpora that fill recordings up with zeros (CODE-15 %). HuBERT-ECG looks for its padding by this rule, but
+    after decimation has made the zeros ring, where it finds none; so the step is not part of the model's recipe. As
+    the first step of a recipe it does what was meant.
+    """
+    sounding = (batch.signal != 0).any(dim=1)
+    begun = sounding.cummax(dim=-1).values
+    unfinished = sounding.flip(-1).cummax(dim=-1).values.flip(-1)
+    return replace(batch, valid=batch.valid & begun & unfinished)
 
 
 @signal_step("concatenate_leads")

@@ -1,0 +1,292 @@
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ecg_transformers import STANDARD_LEADS, ECGFeatureExtractor, ECGRecord
+from ecg_transformers.feature_extraction.feature_extraction_ecg import ECGSignalWarning
+
+EXTRACTOR = ECGFeatureExtractor.for_model_type("hubert_ecg")
+LEADS = list(STANDARD_LEADS)
+
+
+def ecg(samples: int = 5000, seed: int = 0, leads: int = 12) -> np.ndarray:
+    """Noise with the amplitude of an ECG whose limb leads obey Einthoven and Goldberger."""
+    random = np.random.default_rng(seed)
+    signal = 0.3 * random.standard_normal((12, samples)) + 0.01 * random.standard_normal((12, samples)).cumsum(-1)
+    one, two = signal[0].copy(), signal[1].copy()
+    signal[2:6] = two - one, -(one + two) / 2, one - two / 2, two - one / 2
+    return signal[:leads].astype(np.float32)
+
+
+def record(samples: int = 5000, seed: int = 0, rate: float = 500, **metadata) -> ECGRecord:
+    return ECGRecord(ecg(samples, seed), rate, STANDARD_LEADS, metadata)
+
+
+def test_shapes_and_types():
+    batch = EXTRACTOR([record(), record(seed=1)], return_tensors="pt")
+    assert batch.input_values.shape == (2, 6000) and batch.input_values.dtype == torch.float32
+    assert batch.attention_mask.shape == (2, 6000) and batch.attention_mask.dtype == torch.int64
+    assert batch.lead_mask.tolist() == [[1] * 12] * 2
+    assert "record_index" not in batch
+    assert EXTRACTOR.sampling_rate == 100 and EXTRACTOR.window_seconds == 5
+    single = EXTRACTOR(record(), return_tensors="np")
+    assert isinstance(single.input_values, np.ndarray) and single.input_values.shape == (1, 6000)
+    np.testing.assert_allclose(single.input_values[0], batch.input_values[0], atol=1e-5)
+
+
+def test_all_forms_of_input_agree():
+    signal = ecg()
+    expected = EXTRACTOR(record()).input_values
+    for form in (
+        signal,
+        torch.from_numpy(signal),
+        signal[None],
+        [signal],
+        [torch.from_numpy(signal)],
+        signal.tolist() and [signal.tolist()],
+    ):
+        np.testing.assert_allclose(EXTRACTOR(form, sampling_rate=500).input_values, expected, atol=1e-5)
+    np.testing.assert_allclose(
+        EXTRACTOR(signal.astype(np.float64), sampling_rate=500).input_values, expected, atol=1e-5
+    )
+    read_only = signal.astype(">f4")
+    read_only.flags.writeable = False
+    np.testing.assert_allclose(EXTRACTOR(read_only, sampling_rate=500).input_values, expected, atol=1e-5)
+
+
+def test_a_record_does_not_depend_on_its_company():
+    kinds = [(5000, 500), (10000, 1000), (4000, 400), (5000, 500), (2000, 500), (7000, 500), (1285, 257)]
+    records = [record(samples, seed, rate) for seed, (samples, rate) in enumerate(kinds)]
+    together = EXTRACTOR(records, windows="all", return_tensors="pt")
+    assert together.record_index.tolist() == sorted(together.record_index.tolist())
+    for index, single in enumerate(records):
+        alone = EXTRACTOR(single, windows="all", return_tensors="pt")
+        rows = together.record_index == index
+        torch.testing.assert_close(together.input_values[rows], alone.input_values, atol=1e-5, rtol=0)
+        assert torch.equal(together.attention_mask[rows], alone.attention_mask)
+
+
+def test_leads_are_found_by_name():
+    signal = ecg()
+    order = [11, 0, 5, 2, 7, 1, 3, 10, 4, 6, 9, 8]
+    names = [LEADS[row].upper() if row % 2 else f"lead {LEADS[row].lower()}" for row in order]
+    shuffled = EXTRACTOR(signal[order], sampling_rate=500, lead_names=names).input_values
+    np.testing.assert_array_equal(shuffled, EXTRACTOR(signal, sampling_rate=500).input_values)
+
+
+def test_missing_limb_leads_are_derived():
+    signal = ecg()
+    rows = [0, 1, *range(6, 12)]
+    batch = EXTRACTOR(signal[rows], sampling_rate=500, lead_names=[LEADS[row] for row in rows])
+    np.testing.assert_allclose(batch.input_values, EXTRACTOR(signal, sampling_rate=500).input_values, atol=1e-5)
+    assert batch.lead_mask.all()
+
+
+def test_other_missing_leads_are_zero_and_reported():
+    signal = ecg()
+    with pytest.warns(ECGSignalWarning, match=r"\['V6'\] are missing"):
+        batch = EXTRACTOR(signal[:11], sampling_rate=500, lead_names=LEADS[:11])
+    assert batch.lead_mask[0].tolist() == [1] * 11 + [0]
+    signal[11] = 0
+    with pytest.warns(ECGSignalWarning, match=r"Flat leads in the recording, leads \['V6'\]"):
+        flat = EXTRACTOR(signal, sampling_rate=500)
+    np.testing.assert_allclose(batch.input_values, flat.input_values, atol=1e-5)
+    assert flat.lead_mask[0].tolist() == [1] * 11 + [0]
+
+
+def test_unknown_leads_are_left_out_with_a_warning():
+    signal = np.concatenate([ecg(), ecg(seed=1, leads=1)])
+    with pytest.warns(ECGSignalWarning, match=r"\['pleth'\] are unknown"):
+        batch = EXTRACTOR(signal, sampling_rate=500, lead_names=[*LEADS, "pleth"])
+    np.testing.assert_allclose(batch.input_values, EXTRACTOR(signal[:12], sampling_rate=500).input_values, atol=1e-5)
+    # Frank's leads are known, just not used.
+    EXTRACTOR(signal, sampling_rate=500, lead_names=[*LEADS, "vx"])
+
+
+def test_nan_voids_its_lead_and_nothing_else():
+    signal = ecg()
+    signal[4, 100:110] = np.nan
+    with pytest.warns(ECGSignalWarning, match=r"NaN in record A1, leads \['aVL'\]"):
+        batch = EXTRACTOR(ECGRecord(signal, 500, LEADS, {"record_id": "A1"}))
+    assert np.isfinite(batch.input_values).all()
+    assert batch.lead_mask[0].tolist() == [1] * 4 + [0] + [1] * 7
+    assert batch.attention_mask.all()
+
+
+def test_short_recordings_are_padded_with_a_mask():
+    batch = EXTRACTOR(record(samples=2000))
+    assert batch.input_values.shape == (1, 6000) and np.isfinite(batch.input_values).all()
+    mask = batch.attention_mask.reshape(12, 500)
+    assert mask[:, :400].all() and not mask[:, 400:].any()
+
+
+def test_windows():
+    long = record(samples=6000)
+    every = EXTRACTOR([record(), long], windows="all")
+    assert every.record_index.tolist() == [0, 0, 1, 1, 1]
+    np.testing.assert_allclose(every.input_values[2], EXTRACTOR(long).input_values[0], atol=1e-5)
+    assert every.attention_mask.all()
+    draw = [EXTRACTOR([record(), long], windows="random", generator=seed).input_values for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(draw[0], draw[1])
+    assert np.abs(draw[0] - draw[2]).max() > 0.1
+    exact = record(samples=2500)
+    for windows in ("first", "random", "all"):
+        np.testing.assert_array_equal(EXTRACTOR(exact, windows=windows).input_values, EXTRACTOR(exact).input_values)
+
+
+@pytest.mark.parametrize("unit,factor", [("uV", 1e3), ("µV", 1e3), ("V", 1e-3), ("nV", 1e6)])
+def test_units(unit, factor):
+    signal = ecg().astype(np.float64)
+    expected = EXTRACTOR(signal, sampling_rate=500).input_values
+    np.testing.assert_allclose(
+        EXTRACTOR(signal * factor, sampling_rate=500, units=unit).input_values, expected, atol=1e-5
+    )
+    with pytest.raises(ValueError, match="units="):
+        EXTRACTOR(signal * factor, sampling_rate=500)
+
+
+@pytest.mark.parametrize(
+    "call,words",
+    [
+        (lambda: EXTRACTOR(ecg()), "sampling_rate="),
+        (lambda: EXTRACTOR(record(), sampling_rate=100), "has 500 Hz"),
+        (lambda: EXTRACTOR(ecg(), sampling_rate=0), "positive number of Hz"),
+        (lambda: EXTRACTOR(ecg(), sampling_rate=float("nan")), "positive number of Hz"),
+        (lambda: EXTRACTOR(ecg().T, sampling_rate=500), "transposed"),
+        (lambda: EXTRACTOR(ecg(leads=3), sampling_rate=500), "lead_names="),
+        (lambda: EXTRACTOR(ecg(leads=3), sampling_rate=500, lead_names=["I", "II"]), r"expected \(2, samples\)"),
+        (
+            lambda: EXTRACTOR(ecg(leads=2), sampling_rate=500, lead_names=["a", "b"]),
+            "No lead of the recording is known",
+        ),
+        (lambda: EXTRACTOR(ecg(leads=2), sampling_rate=500, lead_names=["VX", "VY"]), "none can be had"),
+        (lambda: EXTRACTOR(ecg(leads=2), sampling_rate=500, lead_names=["I", "i"]), "occurs twice"),
+        (lambda: EXTRACTOR(ecg() * np.inf, sampling_rate=500), "infinite"),
+        (lambda: EXTRACTOR(ecg() * np.nan, sampling_rate=500), "nothing but NaN"),
+        (lambda: EXTRACTOR(1000 * ecg(), sampling_rate=500), "units='uV'"),
+        (lambda: EXTRACTOR(ecg(samples=400), sampling_rate=500), "0.80 s at 500 Hz.*more than 453 samples"),
+        (lambda: EXTRACTOR(np.zeros((12, 0)), sampling_rate=500), "expected \\(12, samples\\)"),
+        (lambda: EXTRACTOR([], sampling_rate=500), "empty list"),
+        (lambda: EXTRACTOR("ecg.hea"), "read_ecg"),
+        (lambda: EXTRACTOR([["a"]], sampling_rate=500), "no array of numbers"),
+        (lambda: EXTRACTOR(ecg(), sampling_rate=500, units="mm"), "mV, uV"),
+        (lambda: EXTRACTOR(record(), windows="last"), "'first', 'random' or 'all'"),
+        (lambda: EXTRACTOR(record(), return_tensors="tf"), "'pt' or 'np'"),
+        (lambda: EXTRACTOR.pad([]), "pads by itself"),
+        (lambda: ECGFeatureExtractor.for_model_type("bert"), "hubert_ecg"),
+        (lambda: ECGFeatureExtractor.for_model_type("hubert_ecg", recipe="newest"), "hubert_ecg_filter_first"),
+        (lambda: ECGFeatureExtractor(lead_names=["I", "Z9"]), "Z9"),
+        (lambda: ECGFeatureExtractor(sampling_rate=250), "ends at 100 Hz"),
+        (lambda: ECGFeatureExtractor(recipe=[{"step": "crop", "seconds": 5}]), "'resample'"),
+    ],
+)
+def test_refusals_name_what_was_expected(call, words):
+    error = NotImplementedError if "pads" in words else ValueError
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_an_all_zero_recording_is_warned_of_and_finite():
+    with pytest.warns(ECGSignalWarning, match="Flat leads"):
+        batch = EXTRACTOR(np.zeros((12, 5000)), sampling_rate=500)
+    assert np.isfinite(batch.input_values).all() and not batch.lead_mask.any()
+
+
+def test_the_callers_array_is_untouched():
+    signal = ecg()
+    kept = signal.copy()
+    EXTRACTOR(signal, sampling_rate=500, units="mV")
+    EXTRACTOR(signal, sampling_rate=500, lead_names=LEADS[::-1])
+    np.testing.assert_array_equal(signal, kept)
+
+
+def test_recipe_survives_saving(tmp_path):
+    other = ECGFeatureExtractor.for_model_type("hubert_ecg", recipe="hubert_ecg_filter_first")
+    other.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert stored["feature_extractor_type"] == "ECGFeatureExtractor"
+    assert stored["recipe"][0] == {"step": "bandpass_fir", "low": 0.05, "high": 47, "seconds": 0.3}
+    loaded = ECGFeatureExtractor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == other.to_dict()
+    signal = record(2570, rate=257)
+    np.testing.assert_array_equal(loaded(signal).input_values, other(signal).input_values)
+    assert np.abs(loaded(signal).input_values - EXTRACTOR(signal).input_values).max() > 1e-4
+
+
+def test_a_recipe_is_data():
+    recipe = [
+        {"step": "mask_zero_padding"},
+        {"step": "resample", "sampling_rate": 250},
+        {"step": "crop", "seconds": 10},
+    ]
+    extractor = ECGFeatureExtractor(recipe=recipe, lead_names=["II", "V1"])
+    signal = ecg()
+    signal[:, :500] = 0
+    batch = extractor(signal, sampling_rate=500, lead_names=LEADS)
+    assert extractor.sampling_rate == 250 and batch.input_values.shape == (1, 2, 2500)
+    assert not batch.attention_mask[0, :250].any() and batch.attention_mask[0, 250:].all()
+
+
+def test_checkpoints_without_a_recipe_get_that_of_their_type(golden, tmp_path):
+    folder = golden / "hubert_ecg" / "hub_checkpoint" / "checkpoint"
+    assert ECGFeatureExtractor.from_pretrained(folder).to_dict() == EXTRACTOR.to_dict()
+    from transformers import AutoFeatureExtractor
+
+    assert AutoFeatureExtractor.from_pretrained(folder).to_dict() == EXTRACTOR.to_dict()
+    shutil.copy(folder / "config.json", tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"feature_extractor_type": "Wav2Vec2FeatureExtractor"}')
+    with pytest.raises(ValueError, match="no 'recipe'"):
+        ECGFeatureExtractor.from_pretrained(tmp_path)
+    with pytest.raises(OSError):
+        ECGFeatureExtractor.from_pretrained(tmp_path / "nowhere")
+
+
+def test_the_folder_travels_without_the_package(tmp_path):
+    """An exported extractor opens in a process in which the package cannot be imported."""
+    EXTRACTOR.save_pretrained(tmp_path)
+    from ecg_transformers.feature_extraction import feature_extraction_ecg
+
+    for name in ("feature_extraction_ecg", "ecg_leads", "ecg_recipes", "signal_operations"):
+        shutil.copy(Path(feature_extraction_ecg.__file__).with_name(f"{name}.py"), tmp_path)
+    stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    stored["auto_map"] = {"AutoFeatureExtractor": "feature_extraction_ecg.ECGFeatureExtractor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
+    np.save(tmp_path / "signal.npy", ecg())
+    program = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'ecg_transformers':
+            raise ImportError('refused')
+sys.meta_path.insert(0, Refuse())
+import numpy as np
+from transformers import AutoFeatureExtractor
+extractor = AutoFeatureExtractor.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)
+signal = np.load({str(tmp_path / "signal.npy")!r})
+np.save({str(tmp_path / "out.npy")!r}, extractor(signal, sampling_rate=500).input_values)
+"""
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, env={"HF_MODULES_CACHE": str(tmp_path / "modules"), "PATH": ""}
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), EXTRACTOR(ecg(), sampling_rate=500).input_values)
+
+
+def test_recordings_of_the_corpus_have_plausible_spans(shared_data):
+    """The bounds of the unit check leave every real file in."""
+    from ecg_transformers import find_ecg_files, read_ecg
+
+    count = 0
+    for path in find_ecg_files(shared_data / "challenge-2021") + find_ecg_files(shared_data / "challenge-2025-code15"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            batch = EXTRACTOR(read_ecg(path), windows="all")
+        assert np.isfinite(batch.input_values).all()
+        count += 1
+    assert count > 100
