@@ -9,7 +9,6 @@ from typing import Any
 
 from . import registration
 
-
 __version__ = "0.1.0"
 
 # public name -> module that defines it

@@ -13,16 +13,18 @@ from .feature_extraction.ecg_leads import STANDARD_LEADS, arrange_leads, canonic
 
 @dataclass(eq=False)
 class ECGRecord:
-    """One electrocardiogram: samples in millivolts, the sampling rate, lead names and what the file tells of the patient.
+    """One electrocardiogram: samples in millivolts, sampling rate, lead names and what the file tells of the patient.
 
     Args:
-        signal (`np.ndarray` of shape `(leads, samples)`): potentials in mV, stored as float32. NaN marks missing samples.
+        signal (`np.ndarray` of shape `(leads, samples)`): potentials in mV, stored as float32. NaN marks missing
+            samples.
         sampling_rate (`float`): samples per second (Hz).
         lead_names (sequence of `str`): one name per row, brought to canonical spelling (`I`, `aVR`, `V1`, ...). Names
             that are no known lead are kept as they are.
         metadata (`dict`, *optional*): JSON-like facts. Keys used by the package, all optional: `record_id` (`str`),
-            `patient_id` (`str`), `age` (`float`, years), `sex` (`"female"` or `"male"`), `labels` (`list[str]`, codes as
-            the file writes them), `report` (`str`), `recorded_at` (`str`), `source` (`str`, the path or format read).
+            `patient_id` (`str`), `age` (`float`, years), `sex` (`"female"` or `"male"`), `labels` (`list[str]`, codes
+            as the file writes them), `report` (`str`), `recorded_at` (`str`), `source` (`str`, the path or format
+            read).
 
     Raises:
         ValueError: if shapes, names and rate do not form a recording. The message says what was expected.
@@ -80,7 +82,8 @@ class ECGRecord:
         if not present.all():
             missing = [name for name, found in zip(lead_names, present, strict=True) if not found]
             raise ValueError(
-                f"The record has leads {list(self.lead_names)}; {missing} are neither there nor derivable from I and II."
+                f"The record has leads {list(self.lead_names)}; {missing} are neither there nor derivable from I and "
+                "II."
             )
         return ECGRecord(signal, self.sampling_rate, tuple(lead_names), dict(self.metadata))
 

@@ -1,0 +1,385 @@
+"""The command `ecg-transformers`: predict, embed, plot, convert, info, demo."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DESCRIPTION = """Electrocardiogram foundation models on the command line.
+
+examples:
+  ecg-transformers info record.hea
+  ecg-transformers plot record.hea -o sheet.png
+  ecg-transformers predict records/ --model my-model --output predictions.csv
+  ecg-transformers embed records/ --model hubert-ecg-base --output embeddings.npz
+  ecg-transformers convert hubert_ecg_small.pt hubert-ecg-small
+  ecg-transformers demo
+"""
+
+
+class CommandError(Exception):
+    """Something that the user can mend; shown without a traceback, exit code 1."""
+
+
+def _file_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("files without rate, leads or unit (CSV, .npy)")
+    group.add_argument("--sampling_rate", type=float, help="samples per second (Hz) of files that do not say")
+    group.add_argument("--lead_names", nargs="+", metavar="LEAD", help="names of the rows or columns, e.g. I II V1")
+    group.add_argument("--units", choices=["mV", "uV", "V", "nV"], help="unit of files that do not say")
+
+
+def _read_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("sampling_rate", "lead_names", "units")
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+
+
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", help="ECG files, or folders of them (searched with their subfolders)")
+    parser.add_argument("--model", required=True, help="folder or Hub id of the model")
+    parser.add_argument("--output", "-o", help="file to write (by its ending); without it a table on the screen")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per record, instead of a table")
+    parser.add_argument("--batch_size", type=int, default=32, help="windows per forward pass (default: 32)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)")
+    parser.add_argument(
+        "--windows",
+        choices=["all", "first"],
+        default="all",
+        help="recordings longer than the model's window: all windows, combined (default), or the first one",
+    )
+    _file_arguments(parser)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command, with all its subcommands."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("ecg-transformers", description=DESCRIPTION, formatter_class=formatter)
+    parser.add_argument("--version", action="store_true", help="print versions and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    predict = commands.add_parser(
+        "predict",
+        help="diagnose ECG files with a fine-tuned model",
+        description="Run a fine-tuned model over ECG files. Probabilities above the thresholds stored with the model "
+        "(else 0.5) become labels. Unreadable files are reported, the others go on; the exit code is then 1.",
+    )
+    _model_arguments(predict)
+    predict.add_argument("--aggregation", choices=["mean", "max"], default="mean", help="over windows (default: mean)")
+    predict.add_argument("--threshold", type=float, help="one threshold for all labels instead of the stored ones")
+    predict.set_defaults(run=run_predict)
+
+    embed = commands.add_parser(
+        "embed",
+        help="turn ECG files into feature vectors",
+        description="Run a model's backbone over ECG files and store a vector per record: .npz (arrays `embeddings`, "
+        "`paths`, `record_ids`) or .csv.",
+    )
+    _model_arguments(embed)
+    embed.set_defaults(run=run_embed)
+
+    plot = commands.add_parser(
+        "plot",
+        help="draw a 12-lead sheet",
+        description="Draw a recording as the standard sheet: 25 mm/s, 10 mm/mV, 3 x 4 leads and a rhythm strip.",
+    )
+    plot.add_argument("input", help="ECG file")
+    plot.add_argument("--output", "-o", help="picture to write: .png, .pdf or .svg (default: beside here, RECORD.png)")
+    plot.add_argument("--model", help="also predict with this model and print the result on the sheet")
+    plot.add_argument("--layout", default="3x4+1", choices=["3x4+1", "6x2+1", "12x1"], help="(default: 3x4+1)")
+    plot.add_argument("--speed", type=float, default=25, metavar="MM_PER_SECOND", help="paper speed (default: 25)")
+    plot.add_argument("--gain", type=float, default=10, metavar="MM_PER_MV", help="amplitude scale (default: 10)")
+    plot.add_argument("--title", help="heading (default: what the file tells)")
+    _file_arguments(plot)
+    plot.set_defaults(run=run_plot)
+
+    convert = commands.add_parser(
+        "convert",
+        help="bring an original checkpoint into a model folder",
+        description="Convert an original checkpoint (a .pt file or a folder) into config.json, model.safetensors and "
+        "preprocessor_config.json. No code stored in the checkpoint is run.",
+    )
+    convert.add_argument("source", help="original file or folder")
+    convert.add_argument("destination", help="folder to write")
+    convert.add_argument("--model_type", help="such as hubert_ecg (default: found out from the file)")
+    convert.add_argument("--label_names", help="text file with one label per line, in the order of the outputs")
+    convert.add_argument("--overwrite", action="store_true", help="replace an existing destination")
+    convert.set_defaults(run=run_convert)
+
+    info = commands.add_parser(
+        "info",
+        help="tell what ECG files or a model folder contain",
+        description="Tell what ECG files contain (leads, rate, length, amplitudes, patient, labels), or what a model "
+        "folder is (type, size, labels, input recipe).",
+    )
+    info.add_argument("inputs", nargs="+", help="ECG files, folders of them, or model folders")
+    info.add_argument("--json", action="store_true", help="print JSON, one object per input")
+    _file_arguments(info)
+    info.set_defaults(run=run_info)
+
+    demo = commands.add_parser(
+        "demo",
+        help="the whole way on an embedded corpus, in a few minutes on a CPU",
+        description="Build the synthetic corpus, train a small HuBERT-ECG, evaluate it on held-out patients, write "
+        "the model folder with its card, load it in a new process, predict one record and draw it.",
+    )
+    demo.add_argument("--output_dir", default="outputs/demo", help="(default: outputs/demo)")
+    demo.add_argument("--short", action="store_true", help="a few steps only: checks the way, learns little")
+    demo.set_defaults(run=run_demo)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.version:
+        _print_versions()
+        return 0
+    if not arguments.command:
+        parser.print_help()
+        return 2
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (CommandError, ValueError, OSError, ImportError) as error:
+        # The errors of the package name the value, what was expected and the remedy.
+        print(f"ecg-transformers {arguments.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _print_versions() -> None:
+    from importlib.metadata import version
+
+    for package in ("ecg-transformers", "transformers", "torch", "datasets", "wfdb", "numpy"):
+        print(f"{package} {version(package)}")
+
+
+def _load_inference(arguments: argparse.Namespace, embeddings: bool):
+    import transformers
+
+    from .inference import ECGInference
+
+    if arguments.batch_size < 1:
+        raise CommandError(f"--batch_size must be at least 1; got {arguments.batch_size}.")
+    transformers.utils.logging.disable_progress_bar()
+    return ECGInference.from_pretrained(
+        arguments.model,
+        embeddings=embeddings,
+        device=arguments.device,
+        windows=arguments.windows,
+        aggregation="mean" if embeddings else arguments.aggregation,
+        batch_size=arguments.batch_size,
+        read_options=_read_options(arguments),
+    )
+
+
+def _run_over_files(arguments: argparse.Namespace, inference) -> tuple[list, int]:
+    from tqdm import tqdm
+
+    from .inference import list_ecg_files
+
+    files = list_ecg_files(arguments.inputs)
+    results = list(tqdm(inference.over_files(files), total=len(files), unit="record", disable=len(files) < 2))
+    failed = [result for result in results if result.error]
+    for result in failed:
+        print(f"not used: {result.error}", file=sys.stderr)
+    return [result for result in results if not result.error], len(failed)
+
+
+def run_predict(arguments: argparse.Namespace) -> int:
+    """Run `ecg-transformers predict`."""
+    import numpy as np
+
+    if arguments.output:
+        _check_ending(arguments.output, (".csv", ".json", ".jsonl"))
+    inference = _load_inference(arguments, embeddings=False)
+    names, thresholds = inference.label_names, inference.thresholds
+    if arguments.threshold is not None:
+        if not 0 <= arguments.threshold <= 1:
+            raise CommandError(f"--threshold is a probability between 0 and 1; got {arguments.threshold}.")
+        thresholds = np.full(len(names), arguments.threshold)
+    results, num_failed = _run_over_files(arguments, inference)
+    key = "values" if inference.model.config.problem_type == "regression" else "probabilities"
+    rows = [
+        {
+            "path": result.path,
+            "record_id": result.record_id,
+            "num_windows": result.num_windows,
+            "labels": inference.decide(result.values, thresholds),
+            key: {name: round(float(value), 6) for name, value in zip(names, result.values, strict=True)},
+        }
+        for result in results
+    ]
+    if arguments.output:
+        _write_predictions(Path(arguments.output), rows, key, names)
+        print(f"{len(rows)} predictions written to {arguments.output}", file=sys.stderr)
+    if arguments.json:
+        for row in rows:
+            print(json.dumps(row))
+    elif not arguments.output:
+        for row in rows:
+            _print_prediction(row, row[key], dict(zip(names, thresholds, strict=True)), key)
+    return 1 if num_failed else 0
+
+
+def _print_prediction(row: dict, values: dict[str, float], thresholds: dict[str, float], key: str) -> None:
+    print(f"{row['path']}: {', '.join(row['labels']) or 'no label above its threshold'}")
+    width = max(map(len, values))
+    for name, value in sorted(values.items(), key=lambda item: -item[1]):
+        note = (
+            "" if key == "values" else f"  (threshold {thresholds[name]:.3f}){'  *' if name in row['labels'] else ''}"
+        )
+        print(f"  {name:<{width}}  {value:8.4f}{note}")
+
+
+def _write_predictions(path: Path, rows: list[dict], key: str, names: list[str]) -> None:
+    from .files import written_atomically
+
+    with written_atomically(path, newline="") as file:
+        if path.suffix == ".csv":
+            writer = csv.writer(file)
+            writer.writerow(["path", "record_id", "num_windows", "labels", *names])
+            for row in rows:
+                head = [row["path"], row["record_id"], row["num_windows"], ";".join(row["labels"])]
+                writer.writerow([*head, *row[key].values()])
+        elif path.suffix == ".jsonl":
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        else:
+            json.dump(rows, file, indent=1)
+
+
+def run_embed(arguments: argparse.Namespace) -> int:
+    """Run `ecg-transformers embed`."""
+    import numpy as np
+
+    from .files import written_atomically
+
+    if arguments.output:
+        _check_ending(arguments.output, (".npz", ".csv"))
+    elif not arguments.json:
+        raise CommandError("Say where the embeddings go: --output embeddings.npz (or .csv), or --json.")
+    inference = _load_inference(arguments, embeddings=True)
+    results, num_failed = _run_over_files(arguments, inference)
+    if not results:
+        raise CommandError("No record could be used; nothing is written.")
+    embeddings = np.stack([result.values for result in results])
+    if arguments.output and Path(arguments.output).suffix == ".npz":
+        with written_atomically(Path(arguments.output), mode="wb") as file:
+            np.savez(
+                file,
+                embeddings=embeddings,
+                paths=np.array([result.path for result in results]),
+                record_ids=np.array([result.record_id or "" for result in results]),
+            )
+    elif arguments.output:
+        with written_atomically(Path(arguments.output), newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "record_id", *(f"feature_{column}" for column in range(embeddings.shape[1]))])
+            for result in results:
+                writer.writerow([result.path, result.record_id, *(f"{value:.7g}" for value in result.values)])
+    if arguments.output:
+        print(f"{len(results)} embeddings of {embeddings.shape[1]} values: {arguments.output}", file=sys.stderr)
+    if arguments.json:
+        for result in results:
+            values = [round(float(value), 7) for value in result.values]
+            print(json.dumps({"path": result.path, "record_id": result.record_id, "embedding": values}))
+    return 1 if num_failed else 0
+
+
+def _check_ending(path: str, endings: tuple[str, ...]) -> None:
+    if Path(path).suffix not in endings:
+        raise CommandError(f"--output {path}: expected a name that ends in {' or '.join(endings)}.")
+    if not Path(path).resolve().parent.is_dir():
+        raise CommandError(
+            f"--output {path}: the folder {Path(path).resolve().parent} does not exist; create it first."
+        )
+
+
+def run_plot(arguments: argparse.Namespace) -> int:
+    """Run `ecg-transformers plot`."""
+    from .readers import read_ecg
+    from .visualization import plot_ecg
+
+    record = read_ecg(arguments.input, **_read_options(arguments))
+    output = arguments.output or f"{Path(arguments.input).stem}.png"
+    predictions = None
+    if arguments.model:
+        from .inference import ECGInference
+
+        inference = ECGInference.from_pretrained(arguments.model)
+        values, _ = inference([record])
+        named = zip(inference.label_names, values[0].tolist(), inference.thresholds.tolist(), strict=True)
+        predictions = sorted(named, key=lambda item: -item[1])
+    plot_ecg(
+        record,
+        output,
+        title=arguments.title,
+        predictions=predictions,
+        layout=arguments.layout,
+        speed_mm_per_second=arguments.speed,
+        gain_mm_per_mv=arguments.gain,
+    )
+    print(output)
+    return 0
+
+
+def run_convert(arguments: argparse.Namespace) -> int:
+    """Run `ecg-transformers convert`."""
+    from .conversion import convert_checkpoint
+
+    options = {"label_names": arguments.label_names} if arguments.label_names else {}
+    folder = convert_checkpoint(
+        arguments.source,
+        arguments.destination,
+        model_type=arguments.model_type,
+        overwrite=arguments.overwrite,
+        **options,
+    )
+    print(folder)
+    for path in sorted(Path(folder).iterdir()):
+        print(f"  {path.name}  {path.stat().st_size:,} bytes")
+    return 0
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    """Run `ecg-transformers info`."""
+    from .inference import list_ecg_files
+    from .information import describe_model, describe_record, format_description
+    from .readers import ECGReadError, read_ecg
+
+    failed = 0
+    for entry in arguments.inputs:
+        if (Path(entry) / "config.json").is_file():
+            descriptions = [describe_model(entry)]
+        else:
+            descriptions = []
+            for path in list_ecg_files([entry]):
+                try:
+                    descriptions.append(describe_record(read_ecg(path, **_read_options(arguments)), path))
+                except ECGReadError as error:
+                    failed += 1
+                    print(f"not readable: {error}", file=sys.stderr)
+        for description in descriptions:
+            print(json.dumps(description) if arguments.json else format_description(description))
+    return 1 if failed else 0
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Run `ecg-transformers demo`."""
+    from .demo import run
+
+    return run(Path(arguments.output_dir), short=arguments.short)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

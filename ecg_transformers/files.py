@@ -1,0 +1,38 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def written_atomically(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO]:
+    """Open a file beside `path` for writing and rename it to `path` at the end; on an error nothing is left behind.
+
+    Args:
+        path (`str` or `Path`): the file to write; its folder must exist.
+        mode (`str`, *optional*, defaults to `"w"`): `"w"` (UTF-8) or `"wb"`.
+        **options: passed to `open`.
+    """
+    path = Path(path)
+    if "b" not in mode:
+        options.setdefault("encoding", "utf-8")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        # mkstemp files are private; the result gets what `open` would have given it.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        with open(handle, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

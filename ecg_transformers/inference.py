@@ -1,0 +1,188 @@
+"""From files to predictions or embeddings with a model folder: what the commands `predict` and `embed` do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification
+
+from .evaluation import aggregate_windows
+from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
+from .readers import ECGReadError, find_ecg_files, read_ecg
+from .record import ECGRecord
+
+
+@dataclass
+class InferenceResult:
+    """What came out for one file: `values` on success, `error` otherwise.
+
+    Args:
+        path (`str`): the file.
+        record_id (`str`, *optional*): the record's own name.
+        values (`np.ndarray`, *optional*): probabilities or regression values of shape `(labels,)`, or an embedding.
+        num_windows (`int`): windows that were averaged.
+        error (`str`, *optional*): why there are no values.
+    """
+
+    path: str
+    record_id: str | None = None
+    values: np.ndarray | None = None
+    num_windows: int = 0
+    error: str | None = None
+
+
+@dataclass
+class ECGInference:
+    """A model with its feature extractor, ready for recordings.
+
+    Args:
+        model (`PreTrainedModel`): a classifier, or a backbone for embeddings.
+        extractor (`ECGFeatureExtractor`): the recipe stored with the model.
+        embeddings (`bool`, *optional*, defaults to `False`): the model is a backbone, `get_ecg_features` is wanted.
+        windows (`str`, *optional*, defaults to `"all"`): windows of longer recordings, `"first"` or `"all"`.
+        aggregation (`str`, *optional*, defaults to `"mean"`): of a recording's windows, `"mean"` or `"max"`, over
+            probabilities (embeddings: `"mean"`).
+        batch_size (`int`, *optional*, defaults to 32): windows in one forward pass, and files read ahead of it.
+        read_options (`dict`, *optional*): passed to `read_ecg` (sampling rate, lead names, units of bare arrays).
+    """
+
+    model: Any
+    extractor: ECGFeatureExtractor
+    embeddings: bool = False
+    windows: str = "all"
+    aggregation: str = "mean"
+    batch_size: int = 32
+    read_options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, embeddings: bool = False, device: str | None = None, **options: Any
+    ) -> ECGInference:
+        """Load model and extractor from a folder or Hub id.
+
+        Raises:
+            ValueError: if predictions are asked of a checkpoint without a trained classification head.
+        """
+        auto_class = AutoModel if embeddings else AutoModelForSequenceClassification
+        model, loading = auto_class.from_pretrained(folder, output_loading_info=True)
+        missing = sorted(loading["missing_keys"])
+        if missing and not embeddings:
+            raise ValueError(
+                f"{folder} holds no trained classification head ({', '.join(missing[:3])} would be random). Fine-tune "
+                "it first (training_scripts/finetune_classification.py), or ask for embeddings."
+            )
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(model.eval().to(device), AutoFeatureExtractor.from_pretrained(folder), embeddings, **options)
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the outputs, in their order."""
+        labels = self.model.config.id2label
+        return [labels[index] for index in range(len(labels))]
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """Decision thresholds of shape `(labels,)`: those stored with the model, else 0.5."""
+        stored = getattr(self.model.config, "thresholds", None) or {}
+        return np.array([0.5 if stored.get(name) is None else float(stored[name]) for name in self.label_names])
+
+    def decide(self, values: np.ndarray, thresholds: np.ndarray | None = None) -> list[str]:
+        """Return the labels that a row of probabilities speaks for."""
+        if self.model.config.problem_type == "regression":
+            return []
+        if self.model.config.problem_type == "single_label_classification":
+            return [self.label_names[int(np.argmax(values))]]
+        chosen = values > (self.thresholds if thresholds is None else thresholds)
+        return [name for name, positive in zip(self.label_names, chosen, strict=True) if positive]
+
+    @torch.inference_mode()
+    def __call__(self, records: Sequence[ECGRecord]) -> tuple[np.ndarray, np.ndarray]:
+        """Run recordings through extractor and model.
+
+        Args:
+            records (sequence of `ECGRecord`): recordings in mV, of any rate, length and lead order.
+
+        Returns:
+            `tuple`: values of shape `(records, labels)` — probabilities (sigmoid, or softmax for single-label models),
+            regression values, or embeddings `(records, hidden)` — and the number of windows of each record.
+        """
+        device = self.model.device
+        inputs = self.extractor(list(records), windows=self.windows, device=device, return_tensors="pt")
+        index = inputs.pop("record_index", torch.arange(len(records))).cpu().numpy()
+        inputs.pop("lead_mask")
+        outputs = [
+            self._values({name: value[start : start + self.batch_size] for name, value in inputs.items()})
+            for start in range(0, len(index), self.batch_size)
+        ]
+        values = aggregate_windows(torch.cat(outputs).float().cpu().numpy(), index, method=self.aggregation)
+        return values, np.bincount(index, minlength=len(records))
+
+    def _values(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        if self.embeddings:
+            return self.model.get_ecg_features(**inputs)
+        logits = self.model(**inputs).logits
+        if self.model.config.problem_type == "regression":
+            return logits
+        if self.model.config.problem_type == "single_label_classification":
+            return logits.softmax(-1)
+        return logits.sigmoid()
+
+    def over_files(self, paths: Iterable[str | Path]) -> Iterator[InferenceResult]:
+        """Yield one result per file, in order; a file that cannot be read or used becomes a result with its error."""
+        batch: list[tuple[str, ECGRecord | str]] = []
+        for path in paths:
+            try:
+                batch.append((str(path), read_ecg(path, **self.read_options)))
+            except ECGReadError as error:
+                batch.append((str(path), str(error)))
+            if len(batch) == self.batch_size:
+                yield from self._run_batch(batch)
+                batch = []
+        yield from self._run_batch(batch)
+
+    def _run_batch(self, batch: list[tuple[str, ECGRecord | str]]) -> Iterator[InferenceResult]:
+        records = [record for _, record in batch if isinstance(record, ECGRecord)]
+        done: dict[int, InferenceResult] = {}
+        try:
+            values, counts = self(records) if records else ([], [])
+            rows = iter(zip(values, counts, strict=True))
+        except ValueError:
+            # One recording that cannot be used fails the batch: find it by running them one at a time.
+            rows = None
+        for position, (path, record) in enumerate(batch):
+            if isinstance(record, str):
+                done[position] = InferenceResult(path, error=record)
+                continue
+            name = record.metadata.get("record_id")
+            try:
+                row, count = next(rows) if rows is not None else tuple(part[0] for part in self([record]))
+                done[position] = InferenceResult(path, name, row, int(count))
+            except ValueError as error:
+                done[position] = InferenceResult(path, name, error=str(error))
+        yield from (done[position] for position in range(len(batch)))
+
+
+def list_ecg_files(inputs: Sequence[str | Path]) -> list[Path]:
+    """Expand files and folders to the ECG files among them; a folder without any is an error.
+
+    Raises:
+        FileNotFoundError: if a path does not exist or a folder holds no ECG file.
+    """
+    files: list[Path] = []
+    for entry in map(Path, inputs):
+        if entry.is_dir():
+            found = find_ecg_files(entry)
+            if not found:
+                raise FileNotFoundError(f"{entry} holds no file that looks like an ECG (.hea, .mat, .npz, .h5, ...).")
+            files += found
+        elif entry.exists() or entry.with_suffix(".hea").exists():
+            files.append(entry)
+        else:
+            raise FileNotFoundError(f"{entry} does not exist; expected an ECG file or a folder of them.")
+    return files

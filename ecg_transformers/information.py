@@ -1,0 +1,106 @@
+"""What an ECG file or a model folder contains, for the command `info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .record import ECGRecord
+
+
+def describe_record(record: ECGRecord, path: str | Path | None = None) -> dict[str, Any]:
+    """Return the facts of a recording as JSON-like values; amplitudes in mV.
+
+    Per lead: the median, the span from the 1st to the 99th percentile, and whether it is flat or holds NaN.
+    """
+    leads = {}
+    for name, row in zip(record.lead_names, record.signal, strict=True):
+        known = row[~np.isnan(row)]
+        low, median, high = np.percentile(known, [1, 50, 99]) if len(known) else (np.nan,) * 3
+        notes = []
+        if len(known) < len(row):
+            notes.append(f"{len(row) - len(known)} samples missing")
+        if len(known) and known.min() == known.max():
+            notes.append("flat")
+        leads[name] = {"median_mv": _rounded(median), "span_mv": _rounded(high - low), "notes": notes}
+    return {
+        **({"path": str(path)} if path is not None else {}),
+        "sampling_rate": record.sampling_rate,
+        "seconds": round(record.duration_seconds, 3),
+        "samples": record.num_samples,
+        "leads": leads,
+        "metadata": {key: value for key, value in record.metadata.items() if value not in (None, "", [])},
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
+def describe_model(folder: str | Path) -> dict[str, Any]:
+    """Return what a model folder is: type, parameters, labels, thresholds and recipe, without loading weights."""
+    from transformers import AutoConfig, AutoFeatureExtractor
+
+    config = AutoConfig.from_pretrained(folder)
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    thresholds = getattr(config, "thresholds", None) or {}
+    return {
+        "path": str(folder),
+        "model_type": config.model_type,
+        "architectures": config.architectures,
+        "parameters": _count_parameters(Path(folder)),
+        "labels": [config.id2label[index] for index in range(len(config.id2label))],
+        "thresholds": thresholds,
+        "input_leads": list(extractor.lead_names),
+        "input_sampling_rate": extractor.sampling_rate,
+        "window_seconds": extractor.window_seconds,
+        "recipe": extractor.recipe,
+    }
+
+
+def _count_parameters(folder: Path) -> int | None:
+    from safetensors import safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return None
+    total = 0
+    for path in files:
+        with safe_open(path, framework="np") as tensors:
+            total += sum(int(np.prod(tensors.get_slice(name).get_shape())) for name in tensors.keys())
+    return total
+
+
+def format_description(description: dict[str, Any]) -> str:
+    """Lay out a description of a record or a model for reading."""
+    if "leads" not in description:
+        lines = [
+            f"{description['path']}: {description['model_type']} ({', '.join(description['architectures'] or [])})"
+        ]
+        if description["parameters"]:
+            lines.append(f"  parameters   {description['parameters']:,}")
+        labels = [
+            f"{name} ({description['thresholds'][name]:.3f})" if name in description["thresholds"] else name
+            for name in description["labels"]
+        ]
+        lines.append(f"  labels       {', '.join(labels)}")
+        lines.append(
+            f"  input        {len(description['input_leads'])} leads, {description['window_seconds']:g} s at "
+            f"{description['input_sampling_rate']:g} Hz: {' '.join(description['input_leads'])}"
+        )
+        for step in description["recipe"]:
+            parameters = ", ".join(f"{key}={value}" for key, value in step.items() if key != "step")
+            lines.append(f"  recipe step  {step['step']}({parameters})")
+        return "\n".join(lines)
+    lines = [
+        f"{description.get('path', 'record')}: {len(description['leads'])} leads, {description['seconds']:g} s, "
+        f"{description['samples']} samples at {description['sampling_rate']:g} Hz"
+    ]
+    for key, value in description["metadata"].items():
+        lines.append(f"  {key:<12} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    for name, lead in description["leads"].items():
+        values = f"median {lead['median_mv']} mV, span {lead['span_mv']} mV (1st to 99th percentile)"
+        lines.append(f"  lead {name:<7} {values}{'; ' + ', '.join(lead['notes']) if lead['notes'] else ''}")
+    return "\n".join(lines)
