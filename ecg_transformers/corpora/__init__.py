@@ -1,13 +1,13 @@
 """Corpora: one file each, one registry, the same columns.
 
-Every corpus is a `datasets.DatasetDict` with the splits `train`, `validation` and `test` and the columns `ecg` (the `ECG`
-feature: decoded to an `ECGRecord` when read), `labels`, `record_id`, `patient_id`, `age` (years), `sex` (`"female"`,
-`"male"` or null), `fold` (or null) and, where known, `report`. Columns stay the same from corpus to corpus; what a corpus
-does not know is null.
+Every corpus is a `datasets.DatasetDict` with the splits `train`, `validation` and `test` and the columns `ecg` (the
+`ECG` feature: decoded to an `ECGRecord` when read), `labels`, `record_id`, `patient_id`, `age` (years), `sex`
+(`"female"`, `"male"` or null), `fold` (or null) and `report`. The columns stay the same from corpus to corpus; what a
+corpus does not know is null.
 
-The feature of `labels` says what kind of task the corpus poses, so names and kind survive `save_to_disk`, Parquet and the
-Hub: a struct of float32 is multi-label (1, 0, or null for unknown), a `ClassLabel` single-label, a lone float or a struct
-whose values are marked with `id="regression"` is regression.
+The feature of `labels` says what kind of task the corpus poses, so names and kind survive `save_to_disk`, Parquet and
+the Hub: a struct of float32 is multi-label (1, 0, or null for unknown), a `ClassLabel` single-label, a lone float or a
+struct whose values are marked with `id="regression"` is regression.
 
 Importing this module is cheap: corpora and the `ECG` feature are imported on first use.
 """
@@ -19,7 +19,6 @@ import inspect
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
-
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -156,7 +155,8 @@ def label_names(features_or_dataset: Any) -> list[str]:
     """Return the names of the labels of a corpus, in the order of the model's outputs.
 
     Args:
-        features_or_dataset (`datasets.Features`, `Dataset`, `IterableDataset` or `DatasetDict`): a corpus or its features.
+        features_or_dataset (`datasets.Features`, `Dataset`, `IterableDataset` or `DatasetDict`): a corpus or its
+            features.
 
     Returns:
         `list[str]`: one name per output; `["labels"]` for regression of a single value.
@@ -173,7 +173,8 @@ def problem_type(features_or_dataset: Any) -> str:
     """Return the kind of task that the `labels` column poses, as `config.problem_type` spells it.
 
     Args:
-        features_or_dataset (`datasets.Features`, `Dataset`, `IterableDataset` or `DatasetDict`): a corpus or its features.
+        features_or_dataset (`datasets.Features`, `Dataset`, `IterableDataset` or `DatasetDict`): a corpus or its
+            features.
 
     Returns:
         `str`: `"multi_label_classification"`, `"single_label_classification"` or `"regression"`.

@@ -9,7 +9,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from .ecg_feature import ECG
 
-
 SPLITS = ("train", "validation", "test")
 
 # Marks the values of a label struct that are numbers to be predicted, not classes.
@@ -96,7 +95,8 @@ def problem_type_of(features_or_dataset: Any) -> str:
         marked = any(value.id == _REGRESSION for value in labels.values())
         return "regression" if marked else "multi_label_classification"
     raise ValueError(
-        f"`labels` is a struct of float32 (multi-label), a ClassLabel (single-label) or a float (regression); got {labels}."
+        "`labels` is a struct of float32 (multi-label), a ClassLabel (single-label) or a float (regression); got "
+        f"{labels}."
     )
 
 
