@@ -1,0 +1,50 @@
+"""Scores for ECG models: plain array functions, bootstrap intervals, `evaluate.Metric` classes and printable reports.
+
+Every function takes arrays and returns plain Python or NumPy values; nothing needs a network. Names are loaded on
+first use, so importing the package stays cheap.
+"""
+
+import importlib
+from typing import Any
+
+# public name -> module that defines it
+_PUBLIC_NAMES = {
+    "auroc": ".classification",
+    "average_precision": ".classification",
+    "confusion_counts": ".classification",
+    "per_label_metrics": ".classification",
+    "multilabel_metrics": ".classification",
+    "singlelabel_metrics": ".classification",
+    "regression_metrics": ".regression",
+    "bootstrap_intervals": ".bootstrap",
+    "bootstrap_statistic": ".bootstrap",
+    "select_thresholds": ".thresholds",
+    "ChallengeWeights": ".challenge",
+    "load_challenge_weights": ".challenge",
+    "challenge_score": ".challenge",
+    "challenge_score_details": ".challenge",
+    "aggregate_windows": ".windows",
+    "format_report": ".report",
+    "make_compute_metrics": ".trainer_metrics",
+    "ECGMultilabelMetrics": ".metrics",
+    "ECGSinglelabelMetrics": ".metrics",
+    "ECGRegressionMetrics": ".metrics",
+    "ECGChallengeScore": ".metrics",
+}
+
+__all__ = sorted(_PUBLIC_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    module = _PUBLIC_NAMES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
+    value = getattr(importlib.import_module(module, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted({*globals(), *__all__})
