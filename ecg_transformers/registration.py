@@ -1,5 +1,83 @@
 """The one table of models: what exists, and how transformers and datasets come to know it."""
 
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import transformers
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One row of the table: a model type and where its parts are.
+
+    Args:
+        model_type (`str`): name of the model type and of its folder under `models/`.
+        config_class (`str`): name of the configuration class in `configuration_<model_type>`.
+        model_classes (`dict[str, str]`): name of an Auto class of transformers -> name of a class in
+            `modeling_<model_type>`.
+    """
+
+    model_type: str
+    config_class: str
+    model_classes: dict[str, str] = field(default_factory=dict)
+
+    def import_part(self, part: str) -> ModuleType:
+        """Import `configuration`, `modeling` or `convert` of this model."""
+        return importlib.import_module(f".models.{self.model_type}.{part}_{self.model_type}", __package__)
+
+    def get_config_class(self) -> type:
+        """Return the configuration class."""
+        return getattr(self.import_part("configuration"), self.config_class)
+
+    def get_model_class(self, auto_class: str = "AutoModel") -> type:
+        """Return the class that an Auto class of transformers gives for this model.
+
+        Raises:
+            KeyError: if the model has no class for it.
+        """
+        return getattr(self.import_part("modeling"), self.model_classes[auto_class])
+
+
+MODELS = (
+    ModelEntry(
+        model_type="hubert_ecg",
+        config_class="HubertECGConfig",
+        model_classes={
+            "AutoModel": "HubertECGModel",
+            "AutoModelForPreTraining": "HubertECGForPreTraining",
+            "AutoModelForSequenceClassification": "HubertECGForSequenceClassification",
+        },
+    ),
+)
+
+
+def find_model(model_type: str) -> ModelEntry:
+    """Return the row of a model type.
+
+    Raises:
+        ValueError: if the package has no such model.
+    """
+    for entry in MODELS:
+        if entry.model_type == model_type:
+            return entry
+    raise ValueError(f"No model type {model_type!r}; this package has {[entry.model_type for entry in MODELS]}.")
+
 
 def register_all() -> None:
-    """Register every model of the package with the Auto classes."""
+    """Register every model with the Auto classes, and the `ECG` feature with datasets. Repeating it changes nothing.
+
+    A registered class wins over code that a checkpoint brings along: nothing is downloaded, asked or run.
+    """
+    from .corpora.feature_registration import register_ecg_feature
+    from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
+
+    for entry in MODELS:
+        config_class = entry.get_config_class()
+        transformers.AutoConfig.register(entry.model_type, config_class)
+        for auto_class in entry.model_classes:
+            getattr(transformers, auto_class).register(config_class, entry.get_model_class(auto_class))
+        transformers.AutoFeatureExtractor.register(config_class, ECGFeatureExtractor)
+    register_ecg_feature()
