@@ -105,7 +105,7 @@ def _limit_voltage(labels: Sequence[str], complex_: _Complex, electrode_vectors:
 
 
 def _ventricular_complexes(
-    labels: Sequence[str], patient: SyntheticPatient, electrode_vectors: np.ndarray, turn: np.ndarray, rhythm: Rhythm
+    labels: Sequence[str], patient: SyntheticPatient, electrode_vectors: np.ndarray, angles: np.ndarray, rhythm: Rhythm
 ) -> tuple[_Complex, _Complex]:
     """Return the ordinary complex of a recording and its ectopic one."""
     kind, qrs_seconds = _conduction(labels, patient)
@@ -113,7 +113,10 @@ def _ventricular_complexes(
     # Fridericia: QT grows with the cube root of the cycle.
     qt_normal = patient.qtc_seconds * min(rhythm.rr_seconds, 1.5) ** (1 / 3)
     complexes = []
+    # Activation that starts in the septum spreads leftwards whatever the heart's position: half the turn.
+    from_septum = kind in ("left_bundle_branch_block", "ventricular_pacing")
     for name, width in ((kind, qrs_seconds), (origin, 0.145 + 0.025 * patient.traits[0])):
+        turn = rotation(*(0.5 * angles if from_septum and name == kind else angles))
         activation = QRS[name].scaled(width, patient.qrs_gain)
         shifts = patient.wave_shifts[: len(activation.centers)]
         activation = activation._replace(vectors=activation.vectors * (1 + shifts))
@@ -131,7 +134,7 @@ def _ventricular_complexes(
             _Complex(activation.turned(turn), _repolarisation(turn @ vector, width, qt, rhythm.rr_seconds), width, qt)
         )
     ordinary, ectopic = complexes
-    if kind in ("left_bundle_branch_block", "ventricular_pacing") or "left_ventricular_hypertrophy" in labels:
+    if from_septum or "left_ventricular_hypertrophy" in labels:
         # Secondary ST change: from the J point on, in the direction of T.
         peak = ordinary.st_t.vectors[0]
         secondary = (ordinary.qrs_seconds + 0.055, 0.035, 0.110, *(0.28 * peak))
@@ -247,10 +250,10 @@ def generate_record(
         ventricular_beats="premature_ventricular_beats" in labels,
     )
     # From one recording to the next: posture and electrodes.
-    turn = rotation(*(np.array([patient.frontal_degrees, patient.horizontal_degrees]) + 2.5 * rng.standard_normal(2)))
+    angles = np.array([patient.frontal_degrees, patient.horizontal_degrees]) + 2.5 * rng.standard_normal(2).clip(-2, 2)
     electrode_vectors = patient.electrode_vectors * np.exp(0.03 * rng.standard_normal((9, 1)).clip(-2, 2))
     electrode_vectors[:3] = ELECTRODE_VECTORS[:3]
-    ordinary, ectopic = _ventricular_complexes(labels, patient, electrode_vectors, turn, rhythm)
+    ordinary, ectopic = _ventricular_complexes(labels, patient, electrode_vectors, angles, rhythm)
 
     breath = 1 + rng.uniform(0.01, 0.04) * np.sin(
         2 * np.pi * rng.uniform(0.15, 0.35) * rhythm.qrs_onsets + rng.uniform(0, 6)
@@ -284,7 +287,7 @@ def generate_record(
             gains=beat_gains,
             centers=peaks,
         )
-    p_waves = P_WAVES.scaled(1.0, patient.p_gain).turned(turn)
+    p_waves = P_WAVES.scaled(1.0, patient.p_gain).turned(rotation(*angles))
     add_beats(dipole, sampling_rate, rhythm.p_onsets, p_waves, before=0.02, after=0.16)
     if rhythm.atrial_rate is not None:
         times = np.arange(num_samples, dtype=np.float32) / np.float32(sampling_rate)

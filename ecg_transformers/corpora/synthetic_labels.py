@@ -46,6 +46,20 @@ _EXCLUSIVE = (
 )
 
 
+def _clash(labels: Sequence[str]) -> list[str]:
+    """Return labels of one group of mutually exclusive ones; none if all go together."""
+    for group in _EXCLUSIVE:
+        together = [label for label in SYNTHETIC_LABELS if label in labels and label in group]
+        if len(together) > 1:
+            return together
+    return []
+
+
+def go_together(labels: Sequence[str]) -> bool:
+    """Return whether one recording can have all these labels."""
+    return not _clash(labels)
+
+
 def check_labels(labels: str | Sequence[str]) -> tuple[str, ...]:
     """Return labels in the order of `SYNTHETIC_LABELS`, with `sinus_rhythm` added if no rhythm is named.
 
@@ -60,11 +74,10 @@ def check_labels(labels: str | Sequence[str]) -> tuple[str, ...]:
         )
     if not set(given) & set(RHYTHMS):
         given.append("sinus_rhythm")
-    for group in _EXCLUSIVE:
-        together = [label for label in SYNTHETIC_LABELS if label in given and label in group]
-        if len(together) > 1:
-            raise ValueError(
-                f"The labels {', '.join(together)} cannot occur in one synthetic recording: their criteria exclude or "
-                "hide one another. Keep one of them."
-            )
+    together = _clash(given)
+    if together:
+        raise ValueError(
+            f"The labels {', '.join(together)} cannot occur in one synthetic recording: their criteria exclude "
+            "or hide one another. Keep one of them."
+        )
     return tuple(label for label in SYNTHETIC_LABELS if label in given)
