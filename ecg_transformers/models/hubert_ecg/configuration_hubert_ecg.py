@@ -5,7 +5,6 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.models.hubert.configuration_hubert import HubertConfig
 
-
 # medRxiv 10.1101/2024.11.14.24317328 and the configurations published with the weights
 _SIZES = {
     "small": {

@@ -20,7 +20,6 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_hubert_ecg import HubertECGConfig
 
-
 # Temperature of the codebook similarities and floor of their norms: HuBERT-ECG, as HuBERT (arXiv 2106.07447)
 _CODE_TEMPERATURE = 0.1
 _NORM_FLOOR = 1e-8
