@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 import zlib
 from collections.abc import ItemsView, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -325,4 +326,7 @@ def _stored_items(record: ECGRecord) -> ItemsView[str, Any]:
 ECGRecord.items = _stored_items
 Mapping.register(ECGRecord)
 
-register_feature(ECG, "ECG")
+# `datasets` calls its own way of registering experimental, which is nothing that users could act on.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)
+    register_feature(ECG, "ECG")

@@ -1,0 +1,101 @@
+"""What corpora share in dealing with files and with the words that files use."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
+
+logger = logging.getLogger(__name__)
+
+# Fewer files than this are read before a progress bar would be seen.
+_PROGRESS_FROM = 500
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def map_files(function: Callable[[_Item], _Result], items: Sequence[_Item], description: str) -> list[_Result]:
+    """Apply a function that waits for the disk to many items, in threads, with a progress bar.
+
+    Args:
+        function (callable): called with one item.
+        items (sequence): what to apply it to.
+        description (`str`): what the progress bar says.
+
+    Returns:
+        `list`: the results in the order of the items.
+    """
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        results = pool.map(function, items)
+        return list(tqdm(results, total=len(items), desc=description, disable=len(items) < _PROGRESS_FROM))
+
+
+def corpus_folder(data_dir: str | os.PathLike, corpus: str) -> Path:
+    """Return the corpus' folder as an absolute path.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+    folder = Path(os.path.abspath(os.path.expanduser(data_dir)))
+    if not folder.is_dir():
+        raise ValueError(f"The corpus {corpus!r} needs a folder as `data_dir`; there is none at {folder}.")
+    return folder
+
+
+def report_missing(missing: Sequence[str], total: int, what: str, skip_missing: bool, option: str) -> None:
+    """Say which files of a corpus are missing: in a warning if they may be skipped, otherwise in an error.
+
+    Args:
+        missing (sequence of `str`): their paths; nothing happens if it is empty.
+        total (`int`): how many files were looked for.
+        what (`str`): where they were listed, for the message.
+        skip_missing (`bool`): whether the rest is to be used.
+        option (`str`): the option that allows it, for the message.
+
+    Raises:
+        ValueError: if files are missing and must not be skipped, or if all are missing.
+    """
+    if not missing:
+        return
+    named = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
+    message = f"{len(missing)} of {total} {what} are missing or unreadable: {named}."
+    if not skip_missing:
+        raise ValueError(f"{message} Complete the files, or pass {option}=True to use the others.")
+    if len(missing) == total:
+        raise ValueError(f"{message} Nothing is left to use.")
+    logger.warning("%s They are left out.", message)
+
+
+def canonical_sex(value: Any) -> str | None:
+    """Return `"female"`, `"male"` or `None` for what files write; numbers mean nothing without a code book."""
+    word = str(value).strip().lower()
+    if word in ("f", "female", "w", "woman"):
+        return "female"
+    return "male" if word in ("m", "male", "man") else None
+
+
+def plausible_age(value: Any) -> float | None:
+    """Return an age in years as a number, or `None` if it is absent, no number, or outside 0 to 130."""
+    try:
+        age = float(value)
+    except (TypeError, ValueError):
+        return None
+    return age if math.isfinite(age) and 0 <= age <= 130 else None
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Make sure that an option has one of its values.
+
+    Raises:
+        ValueError: naming the choices.
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"`{name}` is one of {', '.join(map(repr, choices))}; got {value!r}.")
