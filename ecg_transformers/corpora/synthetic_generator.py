@@ -267,8 +267,8 @@ def generate_record(
             sampling_rate,
             onsets,
             complex_.qrs,
-            before=0.02,
-            after=complex_.qrs_seconds + 0.04,
+            before=0.05,
+            after=complex_.qrs_seconds + 0.06,
             gains=beat_gains,
         )
         peaks = np.broadcast_to(complex_.st_t.centers, (len(onsets), len(complex_.st_t.centers)))
