@@ -30,6 +30,7 @@ __all__ = ["ECG", "label_names", "list_corpora", "load_corpus", "problem_type", 
 # corpus name -> module that registers it; a new corpus is one file and one row.
 _CORPUS_MODULES = {
     "challenge": ".challenge",
+    "folder": ".saved_corpus",
     "ptbxl": ".ptbxl",
     "synthetic": ".synthetic",
     "table": ".table",

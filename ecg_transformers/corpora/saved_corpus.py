@@ -1,0 +1,165 @@
+"""Corpora that are data sets already: folders written by `save_to_disk` or holding Parquet files, and the Hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+
+from . import list_corpora, register_corpus
+from .columns import SPLITS, label_names_of, problem_type_of
+from .ecg_feature import ECG
+from .splits import DEFAULT_FRACTIONS, check_fractions, split_by_group
+
+logger = logging.getLogger(__name__)
+
+# What other people call the three splits.
+_SPLIT_NAMES = {"validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval"), "train": ("train",)}
+
+
+@register_corpus("folder")
+def load_folder(
+    data_dir: str | os.PathLike, *, split: Sequence[float] = DEFAULT_FRACTIONS, seed: int = 0
+) -> DatasetDict:
+    """Load a corpus from a folder.
+
+    Args:
+        data_dir (`str` or path): a folder written by `save_to_disk`, or one with Parquet files whose names begin with
+            `train`, `validation` or `test` (in it or in its folder `data`).
+        split (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): shares of train, validation and test. Splits
+            that are missing are taken out of `train`, by patient, at these shares.
+        seed (`int`, *optional*, defaults to 0): of the split.
+
+    Returns:
+        `datasets.DatasetDict`: with the columns of the data set.
+
+    Raises:
+        ValueError: if the folder holds no such data set.
+    """
+    folder = Path(data_dir)
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}.")
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        loaded = load_from_disk(str(folder))
+        corpus = loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded)
+    else:
+        files = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+        if not files:
+            raise ValueError(
+                f"{folder} holds neither a data set written by save_to_disk nor Parquet files. For ECG files use the "
+                "corpus 'table' with a CSV, or a corpus that knows the layout: " + ", ".join(list_corpora()) + "."
+            )
+        of_split: dict[str, list[str]] = {}
+        for file in files:
+            of_split.setdefault(_split_name(re.split(r"[-_.]", file.name)[0]) or "train", []).append(str(file))
+        corpus = DatasetDict({name: Dataset.from_parquet(names, split=name) for name, names in of_split.items()})
+    return _three_splits(_with_ecg_column(corpus, folder), split, seed, folder)
+
+
+def load_saved_corpus(
+    name: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    split: Sequence[float] = DEFAULT_FRACTIONS,
+    seed: int = 0,
+    **options: Any,
+) -> DatasetDict:
+    """Load a folder, or a data set from the Hub.
+
+    Args:
+        name (`str` or path): the folder (see `load_folder`), or `owner/name` on the Hub.
+        data_dir (`str` or path, *optional*): a folder within the data set on the Hub.
+        split (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): see `load_folder`.
+        seed (`int`, *optional*, defaults to 0): of the split.
+        **options: passed to `datasets.load_dataset`, for example `revision` or `name` (the configuration).
+
+    Returns:
+        `datasets.DatasetDict`: with the columns of the data set.
+
+    Raises:
+        ValueError: if nothing has this name, naming the registered corpora.
+    """
+    if Path(name).is_dir():
+        if data_dir is not None or options:
+            surplus = [*(["data_dir"] if data_dir is not None else []), *options]
+            raise ValueError(f"A folder takes the options split and seed; got {', '.join(surplus)}.")
+        return load_folder(name, split=split, seed=seed)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        raise ValueError(
+            f"Unknown corpus {str(name)!r}: no folder of that name, no owner/name on the Hub, and not one of "
+            f"{', '.join(list_corpora())}."
+        )
+    try:
+        loaded = load_dataset(str(name), data_dir=None if data_dir is None else str(data_dir), **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"There is no folder {name}, and the Hub gives no data set of that name: {error} Known corpora: "
+            f"{', '.join(list_corpora())}."
+        ) from error
+    corpus = loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded)
+    return _three_splits(_with_ecg_column(corpus, name), split, seed, name)
+
+
+def _split_name(word: str) -> str | None:
+    return next((split for split, words in _SPLIT_NAMES.items() if word.lower() in words), None)
+
+
+def _with_ecg_column(corpus: DatasetDict, source: Any) -> DatasetDict:
+    """Make sure that the column `ecg` is read as ECGs, also if the file does not say so."""
+    for split, data in corpus.items():
+        feature = data.features.get("ecg")
+        if isinstance(feature, ECG):
+            continue
+        if feature is None:
+            raise ValueError(f"The data set {source} has no column `ecg`; it has {', '.join(data.features)}.")
+        try:
+            corpus[split] = data.cast_column("ecg", ECG())
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"The column `ecg` of {source} holds no ECGs: {error}") from error
+    return corpus
+
+
+def _three_splits(corpus: DatasetDict, fractions: Sequence[float], seed: int, source: Any) -> DatasetDict:
+    shares = dict(zip(SPLITS, check_fractions(fractions), strict=True))
+    named = {_split_name(split) or split: data for split, data in corpus.items()}
+    if "train" not in named and len(named) == 1 and not set(named) & set(SPLITS):
+        named = {"train": next(iter(named.values()))}
+    missing = [split for split in SPLITS if split not in named]
+    if "train" in missing:
+        raise ValueError(f"{source} has the splits {', '.join(corpus)}; a split `train` is needed.")
+    if missing:
+        logger.warning("%s has no split %s; taken out of train, by patient where known.", source, ", ".join(missing))
+        parts = ["train", *missing]
+        total = sum(shares[part] for part in parts)
+        train = named["train"]
+        indices = split_by_group(
+            _groups(train), _stratification(train), [shares[part] / total for part in parts], seed
+        )
+        named.update({part: train.select(chosen) for part, chosen in zip(parts, indices, strict=True)})
+    return DatasetDict({split: named[split] for split in SPLITS})
+
+
+def _groups(data: Dataset) -> list[Any]:
+    def column(name: str) -> list[Any]:
+        return list(data[name]) if name in data.column_names else [None] * len(data)
+
+    return [
+        ("patient", patient) if patient is not None else ("record", record) if record is not None else ("row", row)
+        for row, (patient, record) in enumerate(zip(column("patient_id"), column("record_id"), strict=True))
+    ]
+
+
+def _stratification(data: Dataset) -> np.ndarray | None:
+    """Return what the split is balanced on: labels, if they are classes."""
+    if "labels" not in data.column_names or problem_type_of(data) == "regression":
+        return None
+    labels = list(data["labels"])
+    if isinstance(data.features["labels"], ClassLabel):
+        return np.array([-1 if label is None else label for label in labels])
+    return np.array([[row[name] or 0.0 for name in label_names_of(data)] for row in labels], dtype=float)
