@@ -181,9 +181,7 @@ def plot_ecg(
         footer.append("columns overlap in time")
     if cut:
         footer.append(f"excursions beyond {_MAX_EXCURSION} mm cut")
-    axes.text(
-        left, _MARGIN / 2, "    ".join(footer), va="center", fontsize=7.5, family=_FONT, color=_INK, gid="footer"
-    )
+    _text(axes, left, _MARGIN / 2, "    ".join(footer), fontsize=7.5, color=_INK, gid="footer")
     if target is not None:
         _write(figure, target, dpi)
     return figure
@@ -335,6 +333,11 @@ def _draw_grid(axes: Any, width: float, height: float) -> None:
         axes.add_collection(lines, autolim=False)
 
 
+def _text(axes: Any, x: float, y: float, text: str, **options: Any) -> None:
+    """Write text as it is: a name with two dollar signs is no formula."""
+    axes.text(x, y, text, family=_FONT, va="center", parse_math=False, **options)
+
+
 def _draw_trace(axes: Any, x: np.ndarray, y: np.ndarray, gid: str) -> None:
     axes.plot(
         x,
@@ -366,30 +369,39 @@ def _draw_section(
     x = left + section.x
     label_height = baseline + (8.5 if _usual_spacing(rows) >= 20 else 5.5)
     there = section.values is not None and np.isfinite(section.values).any()
-    label = section.name if there else f"{section.name}  ({'not recorded' if section.values is None else 'no signal'})"
-    axes.text(
+    name = _shortened(section.name, 24)
+    label = name if there else f"{name}  ({'not recorded' if section.values is None else 'no signal'})"
+    _text(
+        axes,
         x + 1,
         label_height,
         label,
         fontsize=8.5,
-        family=_FONT,
         fontweight="bold" if there else "normal",
         color=_INK if there else _FAINT,
-        va="center",
         zorder=2.5,  # under the trace: a name never hides a wave
         bbox={"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.8},
-        gid=f"name:{section.name}",
+        gid=f"name:{name}",
     )
     if not first:
         # Off the baseline, so that it is not taken for a deflection.
         for low, high in ((-7, -4), (4, 7)):
-            axes.plot([x, x], [baseline + low, baseline + high], color=_INK, linewidth=0.8, zorder=2, gid="separator")
+            axes.plot(
+                [x, x],
+                [baseline + low, baseline + high],
+                color=_INK,
+                linestyle="-",
+                linewidth=0.8,
+                marker="",
+                zorder=2,
+                gid="separator",
+            )
     if not there:
         return False
     height = gain * section.values
     time = x + step * np.arange(len(height))
     kind = "rhythm" if section.rhythm else "lead"
-    _draw_trace(axes, time, baseline + height.clip(-_MAX_EXCURSION, _MAX_EXCURSION), f"{kind}:{section.name}")
+    _draw_trace(axes, time, baseline + height.clip(-_MAX_EXCURSION, _MAX_EXCURSION), f"{kind}:{name}")
     cut = False
     for sign, marker in ((1, "^"), (-1, "v")):
         beyond = np.flatnonzero(sign * height > _MAX_EXCURSION)
@@ -434,6 +446,9 @@ def _header_lines(record: ECGRecord, title: str | None) -> list[str]:
 
 
 def _shortened(text: str, length: int) -> str:
+    """Return text on one line, at most `length` characters."""
+    if not text.isprintable():
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
@@ -458,15 +473,14 @@ def _draw_header(
     tidy = {"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
     for number, line in enumerate(header):
         bold = number == 0
-        axes.text(
+        _text(
+            axes,
             _MARGIN,
             first - number * _LINE_HEIGHT,
             _shortened(line, 60) if bold else line,
             fontsize=11 if bold else 8,
             fontweight="bold" if bold else "normal",
-            family=_FONT,
             color=_INK,
-            va="center",
             zorder=4,
             bbox=tidy,
             gid="header",
@@ -490,24 +504,26 @@ def _draw_header(
     for number, (label, figure, finding) in enumerate(box):
         style = {
             "fontsize": 8,
-            "family": _FONT,
             "fontweight": "bold" if finding else "normal",
             "color": _INK if finding else "#555555",
-            "va": "center",
             "zorder": 5,
         }
         y = first - number * _LINE_HEIGHT
-        axes.text(x + 2, y, label, gid="prediction", **style)
-        axes.text(x + box_width - 2, y, figure, ha="right", gid="prediction", **style)
+        _text(axes, x + 2, y, label, gid="prediction", **style)
+        _text(axes, x + box_width - 2, y, figure, ha="right", gid="prediction", **style)
 
 
 def _write(figure: Figure, target: Path, dpi: int) -> None:
     """Write beside the target, then put it in place: a reader never sees half a file."""
+    from matplotlib.transforms import Bbox
+
     kind = _FORMATS[target.suffix.lower()]
     handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
     os.close(handle)
     try:
-        figure.savefig(name, format=kind, dpi=dpi, facecolor=_PAPER, metadata=_UNDATED[kind])
+        # The whole sheet, whatever `savefig.bbox` in the user's settings says.
+        whole = Bbox.from_bounds(0, 0, *figure.get_size_inches())
+        figure.savefig(name, format=kind, dpi=dpi, facecolor=_PAPER, metadata=_UNDATED[kind], bbox_inches=whole)
         # mkstemp makes private files; a sheet has the rights of any other new file.
         mask = os.umask(0)
         os.umask(mask)
