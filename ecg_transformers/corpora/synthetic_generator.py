@@ -118,7 +118,8 @@ def _ventricular_complexes(
     for name, width in ((kind, qrs_seconds), (origin, 0.145 + 0.025 * patient.traits[0])):
         turn = rotation(*(0.5 * angles if from_septum and name == kind else angles))
         activation = QRS[name].scaled(width, patient.qrs_gain)
-        shifts = patient.wave_shifts[: len(activation.centers)]
+        # Slow activation is told by the balance of its humps, so individuals differ less in it.
+        shifts = patient.wave_shifts[: len(activation.centers)] * (1.0 if name == "normal" else 0.5)
         activation = activation._replace(vectors=activation.vectors * (1 + shifts))
         vector = T_VECTORS[name] * patient.t_gain
         if name == "normal":

@@ -105,9 +105,9 @@ QRS = {
     # The septum is crossed from right to left, then the left ventricle muscle by muscle: two late humps, no septal q.
     "left_bundle_branch_block": waves(
         (0.12, 0.055, 0.060, 0.20, 0.08, -0.20),
-        (0.36, 0.125, 0.110, 0.84, 0.44, 0.72),
-        (0.53, 0.080, 0.080, 0.02, 0.02, 0.20),
-        (0.70, 0.120, 0.120, 0.92, 0.28, 0.62),
+        (0.36, 0.125, 0.105, 0.84, 0.42, 0.72),
+        (0.53, 0.080, 0.080, 0.14, 0.12, 0.22),
+        (0.70, 0.110, 0.125, 0.90, 0.30, 0.62),
     ),
     # The left ventricle as usual in the first half, then the right ventricle alone: to the right and front, slowly.
     "right_bundle_branch_block": waves(
