@@ -59,7 +59,8 @@ class HubertECGConfig(HubertConfig):
         mask_time_length (`int`, defaults to 1): length of a masked span in tokens.
 
     Raises:
-        ValueError: if fields do not fit together. The message names the field.
+        huggingface_hub.errors.StrictDataclassError: if a value is of the wrong type or fields do not fit together. The
+            message names the field.
 
     Example:
         ```python
