@@ -1,0 +1,486 @@
+"""Arguments of the fine-tuning script, and how they are read from the command line or a file."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from transformers import HfArgumentParser, TrainingArguments
+
+
+@dataclass
+class ModelArguments:
+    """Which model, and which of its parts learn."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Checkpoint to start from: a folder or a Hub id, pretrained or already fine-tuned. A "
+            "classification head "
+            "whose labels are not those of the corpus is replaced. Without it the model starts from scratch."
+        },
+    )
+    model_type: str = field(
+        default="hubert_ecg",
+        metadata={"help": "Architecture for training from scratch; ignored with --model_name_or_path."},
+    )
+    size: str | None = field(
+        default=None,
+        metadata={
+            "help": "Named size for training from scratch, such as tiny, small, base or large; default: the model "
+            "type's own."
+        },
+    )
+    config_overrides: str | None = field(
+        default=None,
+        metadata={
+            "help": "Changes to the configuration, for example 'hidden_size=64,num_hidden_layers=2,conv_dim=[32,32]'. "
+            "From a "
+            "checkpoint only settings that keep the shapes of the weights make sense."
+        },
+    )
+    head: str | None = field(
+        default=None,
+        metadata={
+            "help": "Classification head: 'linear', 'mlp' (two layers with tanh) or 'label_embedding' (cosine "
+            "similarity to "
+            "one vector per label), as far as the model type has them. Default: the checkpoint's or the model type's."
+        },
+    )
+    recipe: str | None = field(
+        default=None,
+        metadata={
+            "help": "Named preprocessing recipe of the model type. Default: the one stored with the checkpoint, else "
+            "the one "
+            "the published weights were trained with."
+        },
+    )
+    freeze_encoder: bool = field(
+        default=False,
+        metadata={"help": "Train the head only (linear probing with the default head)."},
+    )
+    unfreeze_last: int | None = field(
+        default=None,
+        metadata={"help": "Train the head and the last N transformer layers only."},
+    )
+    train_convolution: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether the convolutions that turn samples into tokens learn. Default: frozen when starting from "
+            "a "
+            "checkpoint (as the HuBERT-ECG authors fine-tune), trained from scratch."
+        },
+    )
+    layerwise_lr_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "Each layer below the head learns at this factor times the rate of the layer above it; 1 gives "
+            "all "
+            "layers the same rate, 0.75 to 0.9 protects what the lower layers learnt in pretraining."
+        },
+    )
+    layerdrop: float | None = field(
+        default=None,
+        metadata={
+            "help": "Probability of skipping a whole transformer layer in a training step (HuBERT-ECG: 0 to 0.2)."
+        },
+    )
+    dropout: float | None = field(
+        default=None,
+        metadata={
+            "help": "Dropout inside the encoder. Default: 0 from a checkpoint whose configuration is known to be one "
+            "for "
+            "pretraining (as the HuBERT-ECG authors fine-tune), otherwise the configuration's."
+        },
+    )
+    head_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout before the head's last linear layer. Default: the configuration's."}
+    )
+    mask_time_prob: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of tokens hidden from the encoder during fine-tuning (SpecAugment over time); 0 hides none."
+        },
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "'sdpa' (default of most models), 'eager' or 'flash_attention_2'."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub checkpoint."})
+
+    def __post_init__(self):
+        if self.unfreeze_last is not None and self.unfreeze_last < 0:
+            raise ValueError(f"--unfreeze_last counts layers, so it is 0 or more; got {self.unfreeze_last}.")
+        if self.freeze_encoder and self.unfreeze_last:
+            raise ValueError(
+                f"--freeze_encoder and --unfreeze_last {self.unfreeze_last} contradict each other; give one of them."
+            )
+        if not 0 < self.layerwise_lr_decay <= 1:
+            raise ValueError(f"--layerwise_lr_decay is a factor in (0, 1]; got {self.layerwise_lr_decay}.")
+        for name in ("layerdrop", "dropout", "head_dropout", "mask_time_prob"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"--{name} is a probability in [0, 1); got {value}.")
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether no checkpoint is given."""
+        return self.model_name_or_path is None
+
+
+@dataclass
+class DataArguments:
+    """Which recordings and which labels."""
+
+    corpus: str = field(
+        default="synthetic",
+        metadata={
+            "help": "Name in `ecg_transformers.corpora` (synthetic, challenge, ptbxl, table), 'folder' with "
+            "--data_dir for a "
+            "saved data set, the folder itself, or the Hub id of a data set with an ECG column."
+        },
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder with the corpus' files."})
+    task: str | None = field(
+        default=None,
+        metadata={"help": "Label set of the corpus; ptbxl: superclass, subclass, all, diagnostic, form, rhythm."},
+    )
+    train_csv: str | None = field(
+        default=None, metadata={"help": "table: CSV of the training records (filename, age, sex, label columns)."}
+    )
+    validation_csv: str | None = field(default=None, metadata={"help": "table: CSV of the validation records."})
+    test_csv: str | None = field(default=None, metadata={"help": "table: CSV of the test records."})
+    ecg_dir: str | None = field(
+        default=None, metadata={"help": "table: folder that the CSV's file names are relative to."}
+    )
+    label_start_index: int | None = field(
+        default=None,
+        metadata={"help": "table: index (from 0) of the first label column; all columns from there are labels."},
+    )
+    min_positives: int | None = field(
+        default=None, metadata={"help": "challenge: keep labels with at least this many positive records."}
+    )
+    sampling_rate: float | None = field(
+        default=None, metadata={"help": "Hz; for corpora whose files do not tell, or that exist at several rates."}
+    )
+    corpus_options: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "More options of the corpus as key=value, for example 'num_patients=400 seed=3'. Values are read "
+            "as JSON "
+            "where possible. The corpus' docstring lists them."
+        },
+    )
+    train_windows: str = field(
+        default="random",
+        metadata={
+            "help": "Which window of a longer record training sees: 'random' (another one every epoch) or 'first'.",
+            "choices": ["random", "first"],
+        },
+    )
+    pos_weight: str = field(
+        default="auto",
+        metadata={
+            "help": "Multi-label loss: 'auto' weights the positives of each label by negatives / positives of the "
+            "training "
+            "split, 'none' weights all alike.",
+            "choices": ["auto", "none"],
+        },
+    )
+    max_pos_weight: float | None = field(
+        default=None, metadata={"help": "Upper limit of --pos_weight auto; without it a very rare label can dominate."}
+    )
+
+    def __post_init__(self):
+        if self.max_pos_weight is not None and self.max_pos_weight <= 0:
+            raise ValueError(f"--max_pos_weight must be above 0; got {self.max_pos_weight}.")
+        self.options()
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the corpus: those with an argument of their own and those of `corpus_options`.
+
+        Raises:
+            ValueError: if an entry of `corpus_options` is not key=value, or gives again what has its own argument.
+        """
+        named = ("task", "train_csv", "validation_csv", "test_csv", "ecg_dir", "label_start_index", "min_positives")
+        options = {name: getattr(self, name) for name in (*named, "sampling_rate") if getattr(self, name) is not None}
+        if float(options.get("sampling_rate", 0.5)).is_integer():
+            options["sampling_rate"] = int(options["sampling_rate"])
+        for entry in self.corpus_options:
+            key, separator, value = entry.partition("=")
+            if not separator or not key:
+                raise ValueError(f"--corpus_options takes key=value; got {entry!r}.")
+            if key in options:
+                raise ValueError(f"The corpus option {key!r} is given twice; leave one out.")
+            options[key] = parse_value(value)
+        return options
+
+
+@dataclass
+class EvaluationArguments:
+    """How the model is judged on validation and test records."""
+
+    eval_windows: str = field(
+        default="all",
+        metadata={
+            "help": "Windows of a longer record that are predicted and combined: 'all' or only the 'first'.",
+            "choices": ["first", "all"],
+        },
+    )
+    window_aggregation: str = field(
+        default="mean",
+        metadata={
+            "help": "How the probabilities of a record's windows become one: 'mean' or 'max'.",
+            "choices": ["mean", "max"],
+        },
+    )
+    threshold_criterion: str = field(
+        default="f1",
+        metadata={
+            "help": "What the decision thresholds maximise on validation: 'f1', 'youden' or 'challenge'.",
+            "choices": ["f1", "youden", "challenge"],
+        },
+    )
+    bootstrap_resamples: int = field(
+        default=1000, metadata={"help": "Resamples (of patients) behind the confidence intervals; 0 leaves them out."}
+    )
+    confidence_level: float = field(default=0.95, metadata={"help": "Coverage of the confidence intervals."})
+    challenge_weights: str | None = field(
+        default=None,
+        metadata={"help": "weights.csv of a CinC Challenge: adds the Challenge score for labels that it knows."},
+    )
+    evaluate_untrained: bool = field(
+        default=False,
+        metadata={
+            "help": "Also score a randomly initialised model of the same configuration: what learning has added."
+        },
+    )
+
+    def __post_init__(self):
+        if self.bootstrap_resamples < 0:
+            raise ValueError(f"--bootstrap_resamples must be 0 or more; got {self.bootstrap_resamples}.")
+        if not 0 < self.confidence_level < 1:
+            raise ValueError(f"--confidence_level lies between 0 and 1; got {self.confidence_level}.")
+        if self.threshold_criterion == "challenge" and self.challenge_weights is None:
+            raise ValueError("--threshold_criterion challenge needs --challenge_weights path/to/weights.csv.")
+
+
+@dataclass
+class FinetuningArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults of fine-tuning an ECG model.
+
+    The defaults follow the HuBERT-ECG authors where they published theirs (medRxiv 10.1101/2024.11.14.24317328):
+    AdamW, learning rate 1e-5, weight decay 0.01, 8 % warm-up, batches of 64. From scratch the default learning rate
+    is 5e-4, which is ours.
+    """
+
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder for the fine-tuned model, its card, metrics and checkpoints. Required."},
+    )
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate; default 1e-5 from a checkpoint, 5e-4 from scratch."}
+    )
+    weight_decay: float = field(
+        default=0.01, metadata={"help": "AdamW weight decay; none on biases, norms and gains."}
+    )
+    warmup_steps: float = field(default=0.08, metadata={"help": "Warm-up: steps, or a share of all steps if below 1."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Training records per process and step."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Records per process in evaluation."})
+    num_train_epochs: float = field(default=20.0, metadata={"help": "Passes over the training records."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation: no, steps, epoch."})
+    save_strategy: str | None = field(
+        default=None,
+        metadata={"help": "When to write a checkpoint: no, steps, epoch, best. Default: as --eval_strategy."},
+    )
+    logging_strategy: str | None = field(
+        default=None,
+        metadata={"help": "When to log the training loss: no, steps, epoch. Default: as --eval_strategy."},
+    )
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best is always kept."})
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "Finish with the checkpoint that was best on validation, not with the last."}
+    )
+    metric_for_best_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Validation metric that picks the best checkpoint and stops early. Default: macro_auroc, or mae "
+            "for "
+            "regression."
+        },
+    )
+    early_stopping_patience: int = field(
+        default=10, metadata={"help": "Stop after this many evaluations without a better metric; 0 never stops early."}
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "How much better the metric has to be to count."}
+    )
+    dynamic_regularizer: bool = field(
+        default=False,
+        metadata={
+            "help": "Raise weight decay and dropout while validation stagnates, lower them while it improves, as "
+            "HuBERT-ECG's "
+            "pretraining does."
+        },
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Start over in a folder that holds another run; its results are removed."}
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "'last', or the path of a checkpoint of an interrupted run with the same arguments."},
+    )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True,
+        metadata={"help": "Early stopping and the dynamic regulariser go on where the checkpoint left them."},
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay False: the collator reads the raw columns."}
+    )
+
+    def __post_init__(self):
+        if self.output_dir is None:
+            raise ValueError("--output_dir is required: the folder for the fine-tuned model and its results.")
+        self.metric_was_given = self.metric_for_best_model is not None
+        if self.remove_unused_columns:
+            raise ValueError("--remove_unused_columns must stay False: the collator reads the raw columns.")
+        if self.eval_strategy == "no":
+            self.load_best_model_at_end = False
+        if self.save_strategy is None:
+            self.save_strategy = self.eval_strategy if self.eval_strategy != "no" else "epoch"
+            if self.save_strategy == "steps" and self.eval_steps:
+                self.save_steps = self.eval_steps
+        if self.logging_strategy is None:
+            self.logging_strategy = self.eval_strategy if self.eval_strategy != "no" else "epoch"
+            if self.logging_strategy == "steps" and self.eval_steps:
+                self.logging_steps = self.eval_steps
+        check_hardware_flags(self)
+        if not _has_accelerator():
+            # bf16 on the CPU needs it said.
+            self.use_cpu = True
+        if self.use_cpu:
+            self.dataloader_pin_memory = False
+        super().__post_init__()
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
+
+
+def check_hardware_flags(arguments: TrainingArguments) -> None:
+    """Refuse flags that need a GPU where there is none.
+
+    Raises:
+        ValueError: naming the flag and what to use instead.
+    """
+    has_accelerator = _has_accelerator()
+    if has_accelerator and not arguments.use_cpu:
+        return
+    place = "with --use_cpu" if has_accelerator else "on a machine without a GPU"
+    for flag, remedy in (("fp16", "use --bf16 or neither"), ("fp16_full_eval", "use --bf16_full_eval or neither")):
+        if getattr(arguments, flag):
+            raise ValueError(f"--{flag} does not work {place}; {remedy}.")
+    if arguments.tf32:
+        raise ValueError(f"--tf32 does not work {place}; leave it out.")
+    if arguments.optim in ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"):
+        raise ValueError(f"--optim {arguments.optim} does not work {place}; use adamw_torch.")
+
+
+def parse_value(text: str) -> Any:
+    """Read a value as JSON (`3`, `0.5`, `true`, `[1, 2]`, `"x"`), else take it as text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return {"True": True, "False": False, "None": None}.get(text, text)
+
+
+def parse_overrides(text: str | None) -> dict[str, Any]:
+    """Read `key=value,key=value` or a JSON object; commas inside brackets belong to the value.
+
+    Raises:
+        ValueError: if an entry is not key=value.
+    """
+    if not text:
+        return {}
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--config_overrides is no valid JSON object: {error}.") from error
+    entries, depth = [""], 0
+    for character in text:
+        depth += (character in "[{(") - (character in "]})")
+        if character == "," and depth == 0:
+            entries.append("")
+        else:
+            entries[-1] += character
+    overrides = {}
+    for entry in entries:
+        key, separator, value = entry.strip().partition("=")
+        if not separator or not key:
+            raise ValueError(f"--config_overrides takes key=value,key=value; got {entry!r}.")
+        overrides[key.strip()] = parse_value(value.strip())
+    return overrides
+
+
+def parse_finetuning_arguments(
+    arguments: Sequence[str] | None = None,
+) -> tuple[ModelArguments, DataArguments, EvaluationArguments, FinetuningArguments]:
+    """Read the arguments of a fine-tuning run.
+
+    Args:
+        arguments (sequence of `str`, *optional*): the command line without the program's name; `sys.argv` by default.
+            If the first one is the path of a `.json`, `.yaml` or `.yml` file, its entries (names as on the command
+            line, without dashes) are the defaults that the other arguments change.
+
+    Returns:
+        `tuple` of `ModelArguments`, `DataArguments`, `EvaluationArguments` and `FinetuningArguments`.
+
+    Raises:
+        ValueError: if the file cannot be read, names unknown arguments, or a value is out of range.
+
+    Example:
+        >>> parse_finetuning_arguments(["run.yaml", "--learning_rate", "3e-5"])
+    """
+    kinds = (ModelArguments, DataArguments, EvaluationArguments, FinetuningArguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = HfArgumentParser(
+        kinds,
+        description="Fine-tune an ECG model on a labelled corpus, evaluate it, and save it with its card. The first "
+        "argument may be a .json or .yaml file with the same names.",
+    )
+    if arguments and Path(arguments[0]).suffix in (".json", ".yaml", ".yml"):
+        settings = _read_settings(Path(arguments.pop(0)))
+        known = {entry.name for kind in kinds for entry in fields(kind)}
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise ValueError(
+                f"Unknown names in the file of arguments: {', '.join(unknown)}; see --help for those known."
+            )
+        parser.set_defaults(**settings)
+    return parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"There is no file {path} with arguments.")
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        try:
+            settings = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is no valid JSON: {error}.") from error
+    else:
+        import yaml
+
+        try:
+            settings = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is no valid YAML: {error}.") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold one object with arguments by name; it holds a {type(settings).__name__}.")
+    # YAML reads 1e-5 (without a dot) as text, so text goes through the type of the argument again in argparse.
+    return settings

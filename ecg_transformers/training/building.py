@@ -1,0 +1,296 @@
+"""The model of a run: from a checkpoint or from scratch, with the head that the corpus needs."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
+from ..registration import MODELS, find_model
+from .arguments import ModelArguments, parse_overrides
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelHooks:
+    """What the arguments of the script mean for one model type: names of configuration fields, and sizes of our own.
+
+    Args:
+        head (`str`, *optional*): field that names the head.
+        dropout (`tuple[str, ...]`): fields of the encoder's dropout.
+        head_dropout (`str`, *optional*): field of the dropout before the head.
+        layerdrop (`str`, *optional*): field of the probability of skipping a layer.
+        pos_weight (`str`, *optional*): field of the weights of the positives in the loss.
+        sizes (`dict[str, dict]`): sizes besides those of the configuration's `from_size`.
+    """
+
+    head: str | None = "classifier_head"
+    dropout: tuple[str, ...] = ("hidden_dropout", "attention_dropout", "activation_dropout")
+    head_dropout: str | None = "classifier_dropout"
+    layerdrop: str | None = "layerdrop"
+    pos_weight: str | None = "pos_weight"
+    sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+MODEL_HOOKS = {
+    "hubert_ecg": ModelHooks(
+        dropout=("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
+        sizes={
+            # For demonstrations and tests on a CPU (ours).
+            "tiny": {
+                "hidden_size": 96,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "intermediate_size": 192,
+                "classifier_proj_size": 32,
+                "conv_dim": [32, 48, 64, 64, 64],
+                "num_conv_pos_embeddings": 32,
+                "num_conv_pos_embedding_groups": 8,
+            },
+        },
+    ),
+}
+
+
+@dataclass
+class BuiltModel:
+    """A model ready for training, and what is worth telling about it.
+
+    Args:
+        model (`PreTrainedModel`): with a head for the labels of the corpus.
+        extractor (`ECGFeatureExtractor`): the model's preprocessing.
+        base_model (`str`, *optional*): the checkpoint it comes from.
+        head_is_new (`bool`): whether the head was initialised.
+    """
+
+    model: PreTrainedModel
+    extractor: ECGFeatureExtractor
+    base_model: str | None
+    head_is_new: bool
+
+
+def hooks_of(model_type: str) -> ModelHooks:
+    """Return the hooks of a model type; a type without a row gets the usual names."""
+    return MODEL_HOOKS.get(model_type, ModelHooks())
+
+
+def input_names(model: PreTrainedModel) -> list[str]:
+    """Return the names of the arguments of a model's `forward`."""
+    return list(inspect.signature(model.forward).parameters)
+
+
+def build_model(
+    arguments: ModelArguments, label_names: Sequence[str], problem_type: str, pos_weight: Sequence[float] | None = None
+) -> BuiltModel:
+    """Build the model of a run.
+
+    Args:
+        arguments (`ModelArguments`): checkpoint or size, head, dropout.
+        label_names (sequence of `str`): one output each.
+        problem_type (`str`): as in `config.problem_type`.
+        pos_weight (sequence of `float`, *optional*): weights of the positives in the multi-label loss.
+
+    Returns:
+        `BuiltModel`.
+
+    Raises:
+        ValueError: if there is no such checkpoint, model type, size or configuration field, or weights do not fit.
+    """
+    if arguments.from_scratch:
+        config = _config_from_size(arguments)
+    else:
+        config = _load_config(arguments)
+    overrides = parse_overrides(arguments.config_overrides)
+    unknown = [name for name in overrides if not hasattr(config, name)]
+    if unknown:
+        raise ValueError(f"--config_overrides names {unknown}, which {type(config).__name__} does not have.")
+    had_head = not arguments.from_scratch and any(
+        name.endswith("ForSequenceClassification") for name in config.architectures or ()
+    )
+    old_labels = [config.id2label[index] for index in sorted(config.id2label)] if had_head else None
+    old_problem, old_head = config.problem_type, getattr(config, hooks_of(config.model_type).head or "", None)
+
+    settings = {**_settings(arguments, config, had_head), **overrides}
+    _update(config, settings, label_names, problem_type, pos_weight)
+    extractor = _build_extractor(arguments, config)
+    if arguments.from_scratch:
+        model = AutoModelForSequenceClassification.from_config(config, **_attention(arguments))
+        return BuiltModel(model, extractor, None, True)
+
+    model = _load_weights(arguments, config)
+    same_head = old_head == getattr(config, hooks_of(config.model_type).head or "", None)
+    keeps_head = old_labels == list(label_names) and old_problem == problem_type and same_head
+    if had_head and not keeps_head:
+        reinitialize_head(model)
+        logger.warning(
+            f"The head of {arguments.model_name_or_path} predicts {_shorten(old_labels)} ({old_problem}); the corpus "
+            f"has "
+            f"{_shorten(list(label_names))} ({problem_type}). The encoder is kept, the head starts anew."
+        )
+    return BuiltModel(model, extractor, arguments.model_name_or_path, not (had_head and keeps_head))
+
+
+def build_untrained(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
+    """Return a randomly initialised model of a configuration, without touching the caller's random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForSequenceClassification.from_config(copy.deepcopy(config))
+
+
+@torch.no_grad()
+def reinitialize_head(model: PreTrainedModel) -> None:
+    """Draw the parameters outside the base model anew."""
+    prefix = model.base_model_prefix
+    for name, module in model.named_modules():
+        if name == "" or name == prefix or name.startswith(f"{prefix}."):
+            continue
+        # Initialisation leaves loaded tensors alone; the marks say which were loaded.
+        for target in (module, *module.parameters(recurse=False)):
+            if hasattr(target, "_is_hf_initialized"):
+                del target._is_hf_initialized
+        model._init_weights(module)
+
+
+def _shorten(names: Sequence[str]) -> str:
+    shown = ", ".join(map(str, names[:4]))
+    return f"{len(names)} labels ({shown}{', ...' if len(names) > 4 else ''})"
+
+
+def _config_from_size(arguments: ModelArguments) -> PreTrainedConfig:
+    entry = find_model(arguments.model_type)
+    config_class = entry.get_config_class()
+    own_sizes = hooks_of(arguments.model_type).sizes
+    if arguments.size is None:
+        return config_class()
+    if arguments.size in own_sizes:
+        return config_class(**own_sizes[arguments.size])
+    try:
+        return config_class.from_size(arguments.size)
+    except ValueError as error:
+        raise ValueError(f"--size {arguments.size}: {error} In training also {sorted(own_sizes)}.") from error
+
+
+def _load_config(arguments: ModelArguments) -> PreTrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(arguments.model_name_or_path, revision=arguments.revision)
+    except (OSError, ValueError) as error:
+        if os.path.isdir(arguments.model_name_or_path):
+            raise ValueError(f"{arguments.model_name_or_path} is no usable checkpoint folder: {error}") from error
+        raise ValueError(
+            f"--model_name_or_path {arguments.model_name_or_path} is neither a folder nor a model on the Hub that can "
+            f"be "
+            f"reached from here: {error}"
+        ) from error
+    known = [entry.model_type for entry in MODELS]
+    if config.model_type not in known:
+        raise ValueError(
+            f"{arguments.model_name_or_path} holds a model of type {config.model_type!r}; this package has {known}. "
+            f"Original "
+            "checkpoints are converted with `ecg-transformers convert`."
+        )
+    return config
+
+
+def _settings(arguments: ModelArguments, config: PreTrainedConfig, had_head: bool) -> dict[str, Any]:
+    """Translate the arguments into fields of the configuration."""
+    hooks = hooks_of(config.model_type)
+    settings: dict[str, Any] = {}
+    dropout = arguments.dropout
+    if dropout is None and not arguments.from_scratch and not had_head:
+        # HuBERT-ECG is fine-tuned without dropout in the encoder; its published configurations are those of
+        # pretraining.
+        dropout = 0.0
+    if dropout is not None:
+        settings.update({name: dropout for name in hooks.dropout if hasattr(config, name)})
+    for argument, name in (
+        ("head", hooks.head),
+        ("head_dropout", hooks.head_dropout),
+        ("layerdrop", hooks.layerdrop),
+    ):
+        value = getattr(arguments, argument)
+        if value is None:
+            continue
+        if name is None or not hasattr(config, name):
+            raise ValueError(f"--{argument} does not apply to the model type {config.model_type!r}.")
+        settings[name] = value
+    if hasattr(config, "mask_time_prob"):
+        settings["mask_time_prob"] = arguments.mask_time_prob
+    elif arguments.mask_time_prob:
+        raise ValueError(f"--mask_time_prob does not apply to the model type {config.model_type!r}.")
+    return settings
+
+
+def _update(
+    config: PreTrainedConfig,
+    settings: dict[str, Any],
+    label_names: Sequence[str],
+    problem_type: str,
+    pos_weight: Sequence[float] | None,
+) -> None:
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: index for index, name in enumerate(label_names)}
+    config.problem_type = problem_type
+    field_name = hooks_of(config.model_type).pos_weight
+    if field_name is not None and hasattr(config, field_name):
+        setattr(config, field_name, None if pos_weight is None else [float(weight) for weight in pos_weight])
+    elif pos_weight is not None:
+        logger.warning(f"The model type {config.model_type!r} has no weights of positives; --pos_weight is ignored.")
+    # What an earlier fine-tuning chose belongs to its labels.
+    for name in ("thresholds", "threshold_criterion"):
+        if hasattr(config, name):
+            delattr(config, name)
+    for name, value in settings.items():
+        try:
+            setattr(config, name, value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}={value!r} does not fit {type(config).__name__}: {error}") from error
+    if hasattr(config, "validate_architecture"):
+        config.validate_architecture()
+
+
+def _attention(arguments: ModelArguments) -> dict[str, str]:
+    return {"attn_implementation": arguments.attn_implementation} if arguments.attn_implementation else {}
+
+
+def _build_extractor(arguments: ModelArguments, config: PreTrainedConfig) -> ECGFeatureExtractor:
+    if arguments.from_scratch or arguments.recipe is not None:
+        return ECGFeatureExtractor.for_model_type(config.model_type, recipe=arguments.recipe)
+    return ECGFeatureExtractor.from_pretrained(arguments.model_name_or_path, revision=arguments.revision)
+
+
+def _load_weights(arguments: ModelArguments, config: PreTrainedConfig) -> PreTrainedModel:
+    # transformers reports every missing key at length; whether they may be missing is decided below.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            arguments.model_name_or_path,
+            config=config,
+            revision=arguments.revision,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **_attention(arguments),
+        )
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"The weights of {arguments.model_name_or_path} cannot be loaded: {error}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    prefix = f"{model.base_model_prefix}."
+    wrong = [key for key in info["missing_keys"] if key.startswith(prefix)]
+    wrong += [str(key[0]) for key in info["mismatched_keys"] if str(key[0]).startswith(prefix)]
+    if wrong:
+        raise ValueError(
+            f"{arguments.model_name_or_path} lacks {len(wrong)} tensors of the encoder, or has them in other shapes: "
+            f"{', '.join(sorted(wrong)[:5])}. Its config.json and --config_overrides must describe its weights."
+        )
+    return model

@@ -1,0 +1,172 @@
+"""Judging a model at the end of a run: thresholds from validation, scores with intervals on test."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .arguments import EvaluationArguments
+from .task import ClassificationTask
+from .trainer import ECGTrainer
+
+
+@dataclass
+class Scores:
+    """The scores of one model on one split.
+
+    Args:
+        results (`dict`): what `multilabel_metrics`, `singlelabel_metrics` or `regression_metrics` returned, plus
+            `challenge_score` where asked for.
+        intervals (`dict`): metric → interval(s), as `bootstrap_intervals` returns them.
+        predictions (`np.ndarray` of shape `(records, labels)`): probabilities, or values of a regression.
+        decisions (`np.ndarray` of shape `(records, labels)`, *optional*): with multi-label problems.
+    """
+
+    results: dict[str, Any]
+    intervals: dict[str, Any]
+    predictions: np.ndarray
+    decisions: np.ndarray | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return results and intervals in one dictionary."""
+        return {**self.results, "intervals": self.intervals}
+
+
+def predict_split(trainer: ECGTrainer, task: ClassificationTask, split: str, dataset: Any) -> np.ndarray:
+    """Return probabilities (or values of a regression) of a split, one row per record, in its order."""
+    from ..evaluation.trainer_metrics import logits_to_probabilities
+
+    # The scores are computed once, below, and not by the Trainer as well.
+    compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None
+    try:
+        logits = trainer.predict(dataset, metric_key_prefix=split).predictions
+    finally:
+        trainer.compute_metrics = compute_metrics
+    logits = logits[0] if isinstance(logits, (tuple, list)) else logits
+    if len(logits) != len(task.corpus[split]):
+        raise RuntimeError(f"{len(task.corpus[split])} records gave {len(logits)} predictions.")
+    if task.problem_type == "regression":
+        return np.asarray(logits, dtype=np.float64)
+    return logits_to_probabilities(logits, task.problem_type)
+
+
+def load_weights(arguments: EvaluationArguments) -> Any:
+    """Return the weights of the Challenge score, if asked for."""
+    if arguments.challenge_weights is None:
+        return None
+    from ..evaluation import load_challenge_weights
+
+    try:
+        return load_challenge_weights(arguments.challenge_weights)
+    except FileNotFoundError as error:
+        raise ValueError(f"--challenge_weights: {error}") from error
+
+
+def choose_thresholds(
+    arguments: EvaluationArguments, task: ClassificationTask, probabilities: np.ndarray, challenge_weights: Any = None
+) -> dict[str, float]:
+    """Choose thresholds on validation probabilities; 0.5 for labels without both classes there."""
+    from ..evaluation import select_thresholds
+
+    with warnings.catch_warnings():
+        # The report names the labels without both classes.
+        warnings.simplefilter("ignore", UserWarning)
+        thresholds = select_thresholds(
+            task.targets["validation"],
+            probabilities,
+            arguments.threshold_criterion,
+            label_names=task.label_names,
+            challenge_weights=challenge_weights,
+        )
+    return dict(zip(task.label_names, map(float, thresholds), strict=True))
+
+
+def score_split(
+    arguments: EvaluationArguments,
+    task: ClassificationTask,
+    split: str,
+    predictions: np.ndarray,
+    thresholds: Mapping[str, float] | None,
+    challenge_weights: Any = None,
+    seed: int = 0,
+) -> Scores:
+    """Score predictions against a split's targets, with bootstrap intervals over patients.
+
+    Args:
+        arguments (`EvaluationArguments`): resamples and coverage.
+        task (`ClassificationTask`): targets and patients.
+        split (`str`): `"validation"` or `"test"`.
+        predictions (`np.ndarray` of shape `(records, labels)`): probabilities or values.
+        thresholds (mapping of `str` to `float`, *optional*): decision thresholds of multi-label problems.
+        challenge_weights (`ChallengeWeights`, *optional*): adds the Challenge score.
+        seed (`int`, *optional*, defaults to 0): of the bootstrap.
+
+    Returns:
+        `Scores`.
+    """
+    from ..evaluation import (
+        bootstrap_intervals,
+        bootstrap_statistic,
+        challenge_score,
+        multilabel_metrics,
+        regression_metrics,
+        singlelabel_metrics,
+    )
+
+    targets, names = task.targets[split], task.label_names
+    resampling = {
+        "num_resamples": arguments.bootstrap_resamples,
+        "level": arguments.confidence_level,
+        "seed": seed,
+        "groups": task.patient_groups(split),
+    }
+    with_intervals = arguments.bootstrap_resamples > 0
+    if task.problem_type == "regression":
+        results = regression_metrics(targets, predictions, names)
+        intervals = {}
+        for metric in ("mae", "r2") if with_intervals else ():
+            intervals[metric] = bootstrap_statistic(
+                lambda known, predicted, metric=metric: regression_metrics(known, predicted, names)[metric],
+                targets,
+                predictions,
+                **resampling,
+            )
+        return Scores(results, intervals, predictions)
+    if task.problem_type == "single_label_classification":
+        results = singlelabel_metrics(targets, predictions, names)
+        intervals = (
+            bootstrap_intervals(targets, predictions, label_names=names, **resampling) if with_intervals else {}
+        )
+        return Scores(results, intervals, predictions)
+
+    limits = np.array([0.5 if thresholds is None else thresholds[name] for name in names])
+    decisions = predictions > limits
+    results = multilabel_metrics(targets, predictions, names, limits)
+    intervals = {}
+    if with_intervals:
+        intervals = bootstrap_intervals(targets, predictions, thresholds=limits, label_names=names, **resampling)
+    if challenge_weights is not None:
+        results["challenge_score"] = challenge_score(targets, decisions, challenge_weights, names)
+        if with_intervals:
+            intervals["challenge_score"] = bootstrap_statistic(
+                lambda known, decided: challenge_score(known, decided, challenge_weights, names),
+                targets,
+                decisions,
+                **resampling,
+            )
+    return Scores(results, intervals, predictions, decisions)
+
+
+def report(scores: Scores, arguments: EvaluationArguments) -> str:
+    """Return a table of the scores for the terminal."""
+    from ..evaluation import format_report
+
+    intervals = {"auroc": scores.intervals["auroc"]} if "auroc" in scores.intervals else None
+    text = format_report(scores.results, intervals, level=arguments.confidence_level)
+    if "challenge_score" in scores.results:
+        text += f"\nChallenge score {scores.results['challenge_score']:.3f}."
+    return text

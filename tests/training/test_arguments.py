@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from ecg_transformers.training import parse_finetuning_arguments
+from ecg_transformers.training.arguments import DataArguments, parse_overrides
+
+
+def test_defaults(tmp_path):
+    model, data, evaluation, training = parse_finetuning_arguments(["--output_dir", str(tmp_path)])
+    assert model.from_scratch and model.model_type == "hubert_ecg"
+    assert data.corpus == "synthetic" and data.options() == {}
+    assert evaluation.eval_windows == "all"
+    assert training.learning_rate is None
+    assert (training.weight_decay, training.warmup_steps, training.per_device_train_batch_size) == (0.01, 0.08, 64)
+    assert training.save_strategy == training.eval_strategy == training.logging_strategy == "epoch"
+    assert not training.remove_unused_columns and training.report_to == []
+
+
+def test_saving_follows_evaluation(tmp_path):
+    *_, training = parse_finetuning_arguments(
+        ["--output_dir", str(tmp_path), "--eval_strategy", "steps", "--eval_steps", "7"]
+    )
+    assert training.save_strategy == "steps" and training.save_steps == 7 and training.logging_steps == 7
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_file_of_arguments_and_overrides(tmp_path, suffix):
+    path = tmp_path / f"run{suffix}"
+    settings = {"output_dir": str(tmp_path / "out"), "corpus": "ptbxl", "learning_rate": 1e-4, "num_train_epochs": 3}
+    settings |= {"corpus_options": ["a=1"], "bf16": True}
+    if suffix == ".json":
+        path.write_text(json.dumps(settings))
+    else:
+        lines = [f"{key}: {json.dumps(value)}" for key, value in settings.items() if key != "learning_rate"]
+        path.write_text("\n".join([*lines, "learning_rate: 1e-4"]))
+    _, data, _, training = parse_finetuning_arguments([str(path), "--num_train_epochs", "5", "--task", "form"])
+    assert data.corpus == "ptbxl" and data.options() == {"task": "form", "a": 1}
+    assert training.learning_rate == 1e-4 and training.num_train_epochs == 5 and training.bf16
+
+
+def test_unknown_name_in_the_file(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text('{"output_dir": "x", "lerning_rate": 1}')
+    with pytest.raises(ValueError, match="lerning_rate"):
+        parse_finetuning_arguments([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--output_dir is required"),
+        (["--fp16"], "--fp16 does not work"),
+        (["--tf32", "true"], "--tf32 does not work"),
+        (["--freeze_encoder", "--unfreeze_last", "2"], "contradict"),
+        (["--layerwise_lr_decay", "1.5"], "factor in"),
+        (["--dropout", "1"], "probability"),
+        (["--threshold_criterion", "challenge"], "--challenge_weights"),
+        (["--remove_unused_columns", "true"], "must stay False"),
+        (["--corpus_options", "three"], "key=value"),
+    ],
+)
+def test_arguments_that_do_not_fit(tmp_path, arguments, message):
+    output = ["--output_dir", str(tmp_path), "--use_cpu"] if arguments else []
+    with pytest.raises(ValueError, match=message):
+        parse_finetuning_arguments([*output, *arguments])
+
+
+def test_corpus_options():
+    arguments = DataArguments(task="form", sampling_rate=100.0, corpus_options=["split=[0.5, 0.25, 0.25]", "name=x=y"])
+    assert arguments.options() == {
+        "task": "form",
+        "sampling_rate": 100,
+        "split": [0.5, 0.25, 0.25],
+        "name": "x=y",
+    }
+    with pytest.raises(ValueError, match="twice"):
+        DataArguments(task="form", corpus_options=["task=all"])
+
+
+def test_overrides():
+    assert parse_overrides("a=1, b=[32, 64],c=x,d=0.5,e=true") == {
+        "a": 1,
+        "b": [32, 64],
+        "c": "x",
+        "d": 0.5,
+        "e": True,
+    }
+    assert parse_overrides('{"a": 1}') == {"a": 1} and parse_overrides(None) == {}
+    with pytest.raises(ValueError, match="key=value"):
+        parse_overrides("a")

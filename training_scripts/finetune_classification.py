@@ -1,0 +1,28 @@
+"""Fine-tune an ECG model on a labelled corpus; see `--help` and `ecg_transformers/training`.
+
+python training_scripts/finetune_classification.py --corpus synthetic --size tiny --output_dir runs/synthetic
+accelerate launch --num_processes 2 training_scripts/finetune_classification.py run.yaml --learning_rate 3e-5
+"""
+
+import sys
+
+from ecg_transformers.training import TrainingInterrupted, finetune, parse_finetuning_arguments
+
+
+def main() -> int:
+    """Run the script and return its exit code."""
+    try:
+        finetune(*parse_finetuning_arguments())
+    except TrainingInterrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return 128 + interruption.signal_number
+    except (ValueError, OSError) as error:
+        if "debug" in sys.argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
