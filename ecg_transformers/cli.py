@@ -49,8 +49,8 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--windows",
         choices=["all", "first"],
-        default="all",
-        help="recordings longer than the model's window: all windows, combined (default), or the first one",
+        help="recordings longer than the model's window: all windows, combined, or the first one (default: as the "
+        "model's thresholds were chosen, else all)",
     )
     _file_arguments(parser)
 
@@ -69,7 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
         "(else 0.5) become labels. Unreadable files are reported, the others go on; the exit code is then 1.",
     )
     _model_arguments(predict)
-    predict.add_argument("--aggregation", choices=["mean", "max"], default="mean", help="over windows (default: mean)")
+    predict.add_argument(
+        "--aggregation", choices=["mean", "max"], help="over windows (default: the model's, else mean)"
+    )
     predict.add_argument("--threshold", type=float, help="one threshold for all labels instead of the stored ones")
     predict.set_defaults(run=run_predict)
 
@@ -177,7 +179,7 @@ def _load_inference(arguments: argparse.Namespace, embeddings: bool):
         embeddings=embeddings,
         device=arguments.device,
         windows=arguments.windows,
-        aggregation="mean" if embeddings else arguments.aggregation,
+        aggregation=None if embeddings else arguments.aggregation,
         batch_size=arguments.batch_size,
         read_options=_read_options(arguments),
     )

@@ -44,9 +44,10 @@ class ECGInference:
         model (`PreTrainedModel`): a classifier, or a backbone for embeddings.
         extractor (`ECGFeatureExtractor`): the recipe stored with the model.
         embeddings (`bool`, *optional*, defaults to `False`): the model is a backbone, `get_ecg_features` is wanted.
-        windows (`str`, *optional*, defaults to `"all"`): windows of longer recordings, `"first"` or `"all"`.
-        aggregation (`str`, *optional*, defaults to `"mean"`): of a recording's windows, `"mean"` or `"max"`, over
-            probabilities (embeddings: `"mean"`).
+        windows (`str`, *optional*): windows of longer recordings, `"first"` or `"all"`. Default: those for which the
+            model's thresholds were chosen, else `"all"`.
+        aggregation (`str`, *optional*): of a recording's windows, `"mean"` or `"max"`, over probabilities. Default: that
+            for which the model's thresholds were chosen, else `"mean"`; embeddings are always averaged.
         batch_size (`int`, *optional*, defaults to 32): windows in one forward pass, and files read ahead of it.
         read_options (`dict`, *optional*): passed to `read_ecg` (sampling rate, lead names, units of bare arrays).
     """
@@ -54,10 +55,16 @@ class ECGInference:
     model: Any
     extractor: ECGFeatureExtractor
     embeddings: bool = False
-    windows: str = "all"
-    aggregation: str = "mean"
+    windows: str | None = None
+    aggregation: str | None = None
     batch_size: int = 32
     read_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        config = self.model.config
+        self.windows = self.windows or getattr(config, "eval_windows", None) or "all"
+        stored = None if self.embeddings else getattr(config, "window_aggregation", None)
+        self.aggregation = self.aggregation or stored or "mean"
 
     @classmethod
     def from_pretrained(

@@ -1,0 +1,253 @@
+"""The card of a run, rendered from `run.json`: no figure is typed by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..files import written_atomically
+
+TEMPLATE = Path(__file__).with_name("model_card_template.md")
+
+# Licences of the published weights, by model type (the cards under model_cards/ say where each is stated). A model
+# that is fine-tuned from them carries them on.
+LICENCE_OF_PUBLISHED_WEIGHTS = {"hubert_ecg": "cc-by-nc-4.0"}
+
+_LIMITS = {
+    "synthetic": "The records are synthetic: drawn by a parametric generator, cleaner and more typical than any "
+    "patient's. The model shows that the way works; its figures say nothing about real ECGs.",
+}
+_LONGEST_CURVE = 12
+
+
+def write_card(folder: str | Path, licence: str | None = None) -> Path:
+    """Render the card of a run and write it as `README.md` into its folder.
+
+    Args:
+        folder (`str` or `Path`): output folder of a fine-tuning run, with `run.json`.
+        licence (`str`, *optional*): Hub identifier of the licence of the weights, such as `"apache-2.0"`. Default:
+            that of the weights which the run started from, else `"unknown"`.
+
+    Returns:
+        `Path`: the card.
+
+    Raises:
+        ValueError: if the folder holds no readable `run.json`.
+    """
+    folder = Path(folder)
+    text = render_card(folder, licence)
+    with written_atomically(folder / "README.md") as file:
+        file.write(text)
+    return folder / "README.md"
+
+
+def render_card(folder: str | Path, licence: str | None = None) -> str:
+    """Return the text of a run's card; arguments and errors as `write_card`."""
+    from jinja2 import Environment, StrictUndefined
+
+    folder = Path(folder)
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        preprocessor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{folder} is no folder of a finished run: {error}. Cards are rendered from the run.json, config.json and "
+            "preprocessor_config.json that training_scripts/finetune_classification.py writes."
+        ) from error
+    name = folder.resolve().name
+    test = run["metrics"].get("test")
+    metric = run["training"]["metric_for_best_model"]
+    values = {
+        "card_data": _metadata(name, run, licence).to_yaml().strip(),
+        "name": name,
+        "model": {**run["model"], "window_seconds": _number(run["model"]["window_seconds"])},
+        "base_model": run["model"]["base_model"],
+        "leads": f"{len(preprocessor['lead_names'])} leads",
+        "output": _output(run),
+        "usage_note": _usage_note(run, config),
+        "test_table": _table(test) if test else None,
+        "evaluation_note": _evaluation_note(config, test),
+        "comparison": _comparison(run),
+        "corpus_note": _corpus_note(run),
+        "splits": run["corpus"]["splits"],
+        "training_note": _training_note(run),
+        "curve": _curve(run["learning_curve"], metric),
+        "curve_metric": metric.replace("_", " "),
+        "limits": _LIMITS.get(run["corpus"]["name"], _LIMITS_OF_ANY),
+        "licence_note": _licence_note(run, licence),
+        "environment": _environment(run),
+    }
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values)
+
+
+_LIMITS_OF_ANY = (
+    "The figures hold for records like those of the test split. Other devices, populations and lead placements can "
+    "differ, so score the model on your own records first. Labels that a table cell marks as missing could not be scored."
+)
+
+
+def _licence(run: dict[str, Any], licence: str | None) -> str:
+    if licence is not None:
+        return licence
+    if run["model"]["base_model"] is None:
+        return "unknown"
+    return LICENCE_OF_PUBLISHED_WEIGHTS.get(run["model"]["model_type"], "unknown")
+
+
+def _licence_note(run: dict[str, Any], licence: str | None) -> str:
+    chosen = _licence(run, licence)
+    if licence is None and chosen == "unknown":
+        return "Not chosen yet. Whoever trained these weights decides, within the terms of the training data."
+    if licence is None:
+        return f"The weights that training started from are under {chosen}, so these are too."
+    return f"Weights: {chosen}."
+
+
+def _metadata(name: str, run: dict[str, Any], licence: str | None):
+    """Return the metadata that the Hub reads, with the test results as a `model-index`."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = []
+    test = run["metrics"].get("test") or {}
+    for metric, value in test.items():
+        if (
+            metric.startswith("macro_") or metric in ("accuracy", "mae", "r2", "challenge_score")
+        ) and value is not None:
+            results.append(
+                EvalResult(
+                    task_type="time-series-classification",
+                    task_name="ECG classification",
+                    dataset_type=run["corpus"]["name"],
+                    dataset_name=run["corpus"]["name"]
+                    + (f" ({run['corpus']['task']})" if run["corpus"]["task"] else ""),
+                    dataset_split="test",
+                    metric_type=metric,
+                    metric_name=metric.replace("_", " "),
+                    metric_value=round(value, 4),
+                )
+            )
+    base_model = None if run["model"]["base_model_is_local"] else run["model"]["base_model"]
+    return ModelCardData(
+        model_name=name if results else None,
+        eval_results=results or None,
+        license=_licence(run, licence),
+        library_name="ecg_transformers",
+        tags=["ecg", "electrocardiogram", run["model"]["model_type"].replace("_", "-")],
+        base_model=base_model,
+    )
+
+
+def _output(run: dict[str, Any]) -> str:
+    names = run["corpus"]["label_names"]
+    kind = {
+        "multi_label_classification": f"the probabilities of {len(names)} labels",
+        "single_label_classification": f"the probabilities of {len(names)} classes",
+        "regression": f"{len(names)} value{'s' if len(names) > 1 else ''}",
+    }[run["corpus"]["problem_type"]]
+    shown = ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
+    return f"{kind}: {shown}"
+
+
+def _usage_note(run: dict[str, Any], config: dict[str, Any]) -> str:
+    if run["corpus"]["problem_type"] == "regression":
+        return "`logits` are the values."
+    if run["corpus"]["problem_type"] == "single_label_classification":
+        return "`logits.softmax(-1)` are the probabilities; `config.id2label` names them."
+    note = "`logits.sigmoid()` are the probabilities; `config.id2label` names them."
+    if config.get("thresholds"):
+        note += (
+            " `config.thresholds` holds a threshold per label, chosen on the validation records "
+            f"({config['threshold_criterion']}, windows: {config.get('eval_windows', 'all')}, probabilities combined by "
+            f"{config.get('window_aggregation', 'mean')}); `ecg-transformers predict` uses the same."
+        )
+    return note
+
+
+def _table(test: dict[str, Any]) -> str:
+    from ..evaluation import format_report
+
+    intervals = {"auroc": test["intervals"]["auroc"]} if "auroc" in test.get("intervals", {}) else None
+    return format_report(_with_missing(test), intervals and {"auroc": _with_missing(intervals["auroc"])}, "markdown")
+
+
+def _with_missing(value: Any) -> Any:
+    """Bring JSON's null back to NaN, which the report shows as missing."""
+    if isinstance(value, dict):
+        return {key: _with_missing(entry) for key, entry in value.items()}
+    return float("nan") if value is None else value
+
+
+def _evaluation_note(config: dict[str, Any], test: dict[str, Any] | None) -> str:
+    windows = "all windows of a record" if config.get("eval_windows") == "all" else "the first window of a record"
+    note = f"{windows}, {config.get('window_aggregation', 'mean')} of their outputs"
+    if test and test.get("intervals"):
+        note += "; in brackets 95 % bootstrap intervals over patients"
+    return note
+
+
+def _comparison(run: dict[str, Any]) -> str | None:
+    test, untrained = run["metrics"].get("test"), run["metrics"].get("untrained_test")
+    if not test or not untrained:
+        return None
+    key = "mae" if run["corpus"]["problem_type"] == "regression" else "macro_auroc"
+    return (
+        f"The same model without training, on the same records: {key.replace('_', ' ')} {_number(untrained[key])} "
+        f"(trained: {_number(test[key])})."
+    )
+
+
+def _corpus_note(run: dict[str, Any]) -> str:
+    corpus = run["corpus"]
+    task = f", task {corpus['task']}" if corpus["task"] else ""
+    return f"Corpus `{corpus['name']}`{task}. No patient is in more than one split, as far as patients are known."
+
+
+def _training_note(run: dict[str, Any]) -> str:
+    training, model = run["training"], run["model"]
+    parts = [
+        f"{model['parameters']:,} parameters, {model['trainable_parameters']:,} of them trained",
+        f"{training['steps']} steps ({_number(training['epochs'], 2)} epochs) of {training['batch_size']} records",
+        f"{training['optimizer']}, learning rate {training['learning_rate']:g}, weight decay "
+        f"{training['weight_decay']:g}, warm-up {training['warmup']:g}, schedule {training['schedule']}",
+        f"seed {training['seed']}",
+    ]
+    if training["best_step"]:
+        parts.append(f"best step {training['best_step']} by validation {training['metric_for_best_model']}")
+    seconds = run["seconds"].get("training")
+    if seconds is not None:
+        parts.append(
+            f"{seconds:.0f} s on {run['environment']['device']}, {run['environment']['processes']} process(es)"
+        )
+    return "; ".join(parts) + "."
+
+
+def _curve(entries: list[dict[str, Any]], metric: str) -> list[dict[str, str]]:
+    """Thin the learning curve out to a table that can be read."""
+    if len(entries) > _LONGEST_CURVE:
+        step = (len(entries) - 1) / (_LONGEST_CURVE - 1)
+        entries = [entries[round(position * step)] for position in range(_LONGEST_CURVE)]
+    return [
+        {
+            "epoch": _number(entry.get("epoch"), 2),
+            "training_loss": _number(entry.get("training_loss")),
+            "validation_loss": _number(entry.get("validation_loss")),
+            "metric": _number(entry.get("validation_loss" if metric == "loss" else metric)),
+        }
+        for entry in entries
+    ]
+
+
+def _environment(run: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run["environment"]["versions"].items())
+    arguments = {
+        key: value for group in run["arguments"].values() for key, value in group.items() if key != "output_dir"
+    }
+    listed = "\n".join(f"- `{key}`: {value}" for key, value in sorted(arguments.items()))
+    return f"{versions}.\n\nArguments that differ from the defaults:\n\n{listed}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}".rstrip("0").rstrip(".")
