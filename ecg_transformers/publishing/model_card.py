@@ -85,7 +85,7 @@ def render_card(folder: str | Path, licence: str | None = None) -> str:
 
 _LIMITS_OF_ANY = (
     "The figures hold for records like those of the test split. Other devices, populations and lead placements can "
-    "differ, so score the model on your own records first. Labels that a table cell marks as missing could not be scored."
+    "differ, so score the model on your own records first. Where a table cell is empty, a label could not be scored."
 )
 
 
@@ -160,7 +160,7 @@ def _usage_note(run: dict[str, Any], config: dict[str, Any]) -> str:
     if config.get("thresholds"):
         note += (
             " `config.thresholds` holds a threshold per label, chosen on the validation records "
-            f"({config['threshold_criterion']}, windows: {config.get('eval_windows', 'all')}, probabilities combined by "
+            f"({config['threshold_criterion']}, windows: {config.get('eval_windows', 'all')}, combined by "
             f"{config.get('window_aggregation', 'mean')}); `ecg-transformers predict` uses the same."
         )
     return note
