@@ -46,7 +46,7 @@ class ECGInference:
         embeddings (`bool`, *optional*, defaults to `False`): the model is a backbone, `get_ecg_features` is wanted.
         windows (`str`, *optional*): windows of longer recordings, `"first"` or `"all"`. Default: those for which the
             model's thresholds were chosen, else `"all"`.
-        aggregation (`str`, *optional*): of a recording's windows, `"mean"` or `"max"`, over probabilities. Default: that
+        aggregation (`str`, *optional*): of a recording's windows, `"mean"` or `"max"`, of probabilities. Default: that
             for which the model's thresholds were chosen, else `"mean"`; embeddings are always averaged.
         batch_size (`int`, *optional*, defaults to 32): windows in one forward pass, and files read ahead of it.
         read_options (`dict`, *optional*): passed to `read_ecg` (sampling rate, lead names, units of bare arrays).
