@@ -1,0 +1,70 @@
+"""Finding the recordings of a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .errors import ECGReadError
+from .wfdb_header import read_header
+
+
+def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Path]:
+    """List the ECG files of a folder, one path per recording.
+
+    A WFDB record is listed by its header only, never by its signal files; the segments of a segmented record are not
+    listed beside it. Tables of labels and other files that are no recordings are left out, as are hidden files and
+    folders. Files are judged by their beginning, so one that is damaged further on is listed.
+
+    Args:
+        folder (`str` or `os.PathLike`): the folder.
+        recursive (`bool`, *optional*, defaults to `True`): look into its subfolders, too. Links to folders are not
+            followed.
+
+    Returns:
+        `list[Path]`: the files that `read_ecg` accepts, sorted.
+
+    Raises:
+        ECGReadError: if there is no such folder.
+    """
+    from .registry import read_head, readers_of
+
+    root = Path(folder)
+    if not root.is_dir():
+        raise ECGReadError(root, "there is no such folder.", "Pass a folder; one file is read with read_ecg(path).")
+    found: list[Path] = []
+    for current, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+        stems = {name[: -len(".hea")] for name in names if name.endswith(".hea")}
+        segments: set[str] = set()
+        for name in sorted(names):
+            path = Path(current, name)
+            if name.startswith(".") or (path.suffix.lower() != ".hea" and path.stem in stems):
+                continue
+            readers = readers_of(path)
+            try:
+                if not readers or not path.is_file():
+                    continue
+                head = read_head(path)
+                if not head.strip() or not any(reader.is_record(path, head) for reader in readers):
+                    continue
+            except Exception:
+                # An unreadable file is reported when it is read; a folder with one such file is still listed.
+                if path.suffix.lower() != ".hea":
+                    continue
+            if path.suffix.lower() == ".hea":
+                segments |= _segments_of(path, names)
+            found.append(path)
+        if segments:
+            found = [path for path in found if str(path.parent) != current or path.name not in segments]
+    return sorted(found)
+
+
+def _segments_of(header: Path, names: list[str]) -> set[str]:
+    # Only a header without a signal file of its own name can be the head of a segmented record.
+    if f"{header.stem}.dat" in names or f"{header.stem}.mat" in names:
+        return set()
+    try:
+        return {f"{name}.hea" for name, _ in read_header(header).segments or ()}
+    except (ECGReadError, OSError):
+        return set()
