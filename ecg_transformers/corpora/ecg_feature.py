@@ -45,7 +45,8 @@ class ECG:
         lead_names (sequence of `str`, *optional*): leads to read, in this order. III, aVR, aVL and aVF are derived
             where missing; another missing lead is an error. `None` keeps those of the file.
         decode (`bool`, *optional*, defaults to `True`): `False` gives the stored dictionary instead of a record.
-        file_sampling_rate (`float`, *optional*): rate in Hz of files that do not tell theirs, such as `.npy`.
+        file_sampling_rate (`float`, *optional*): rate in Hz of files that do not tell theirs, such as `.npy`; what a
+            file tells itself comes first. So for the next two.
         file_lead_names (sequence of `str`, *optional*): the leads of files that do not name theirs.
         file_units (`str`, *optional*): the unit of files that do not tell theirs, for example `"uV"`.
 
@@ -156,14 +157,21 @@ class ECG:
             return self._read_file(file)
 
     def _read_file(self, path: str | os.PathLike) -> ECGRecord:
-        from ..readers import read_ecg
+        from ..readers import ECGReadError, read_ecg
 
-        hints = {
-            "sampling_rate": self.file_sampling_rate,
-            "lead_names": self.file_lead_names,
-            "units": self.file_units,
-        }
-        return read_ecg(path, **{name: hint for name, hint in hints.items() if hint is not None})
+        told = {"sampling_rate": self.file_sampling_rate, "lead_names": self.file_lead_names, "units": self.file_units}
+        told = {name: value for name, value in told.items() if value is not None}
+        try:
+            return read_ecg(path, **told)
+        except ECGReadError as error:
+            if not told:
+                raise
+            # In a mixed column, a file that tells its own rate or leads may contradict what the others need to be
+            # told.
+            try:
+                return read_ecg(path)
+            except ECGReadError:
+                raise error from None
 
     def _convert(self, record: ECGRecord, path: str | None) -> ECGRecord:
         if self.lead_names is not None and list(record.lead_names) != list(self.lead_names):
