@@ -460,7 +460,7 @@ def _box_lines(predictions: Sequence[tuple[str, float, float]]) -> list[tuple[st
         mark = "" if threshold == 0.5 else f"  (from {threshold:.2f})"
         lines.append((_shortened(label, 44), f"{probability:.2f}{mark}", probability >= threshold))
     if len(ordered) > 7:
-        lines.append((f"and {len(ordered) - 7} more below {ordered[6][1]:.2f}", "", False))
+        lines.append((f"and {len(ordered) - 7} more, {ordered[7][1]:.2f} or less", "", False))
     return lines
 
 

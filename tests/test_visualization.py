@@ -140,7 +140,7 @@ def test_header_names_the_record_the_person_and_the_predictions(record):
     assert "25 mm/s    10 mm/mV    500 Hz    unfiltered" in texts(figure, "footer")[0]
     assert "My title" in texts(plot_ecg(record, title="My title"), "header")
     many = texts(plot_ecg(record, predictions=[(f"label {n}", n / 20) for n in range(20)]), "prediction")
-    assert many[0] == "label 19" and many[-2] == "and 13 more below 0.65"
+    assert many[0] == "label 19" and many[-2] == "and 13 more, 0.60 or less"
 
 
 def test_missing_leads_are_derived_or_left_blank(record):

@@ -47,8 +47,8 @@ _SECOND_FINDING = 0.12
 # Findings that come and go within days; bundle branch blocks and the like stay.
 _PASSING = ("premature_ventricular_beats", "anterior_st_elevation", "inferior_st_elevation")
 
-# Arrow's binary columns hold less than 2 GB a chunk.
-_CHUNK_BYTES = 500_000_000
+# Rows become Arrow tables in pieces: binary columns hold less than 2 GB a piece, and small pieces keep copies small.
+_CHUNK_BYTES = 32_000_000
 
 
 @register_corpus("synthetic")
