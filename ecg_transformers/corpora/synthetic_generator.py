@@ -19,6 +19,7 @@ from .synthetic_patients import SyntheticPatient, draw_patient, random_generator
 from .synthetic_rhythms import RHYTHMS, Rhythm, draw_rhythm
 from .synthetic_waves import (
     ELECTRODE_VECTORS,
+    ELECTRODES,
     LEADS_OF_ELECTRODES,
     P_WAVES,
     PACING_SPIKE,
@@ -297,7 +298,12 @@ def generate_record(
     potentials = electrode_vectors.astype(np.float32) @ dipole
     if noise > 0:
         potentials += electrode_noise(
-            random_generator(seed, 2), 9, num_samples, sampling_rate, level=noise, line_frequency=line_frequency
+            random_generator(seed, 2),
+            len(ELECTRODES),
+            num_samples,
+            sampling_rate,
+            level=noise,
+            line_frequency=line_frequency,
         )
     signal = LEADS_OF_ELECTRODES.astype(np.float32) @ potentials
     if adc_step_mv is not None:
