@@ -1,10 +1,12 @@
 """HuBERT-ECG: HuBERT over the twelve leads laid end to end, with codebooks to predict or labels to classify."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.models.hubert.modeling_hubert import (
@@ -101,6 +103,12 @@ class HubertECGPreTrainedModel(HubertPreTrainedModel):
             init.uniform_(module.masked_spec_embed)
         elif isinstance(module, HubertECGLabelEmbedding):
             init.normal_(module.weight)
+        elif isinstance(module, parametrize.ParametrizationList):
+            # Of the positional convolution transformers initialises the product only, which is no parameter. The scale
+            # is that of HuBERT in fairseq; with this gain the first weight equals its direction.
+            gain, direction = module.original0, module.original1
+            init.normal_(direction, std=2 / math.sqrt(direction.shape[0] * direction.shape[2]))
+            init.copy_(gain, direction.norm(dim=(0, 1), keepdim=True))
 
     def save_pretrained(self, save_directory, *args, save_original_format: bool = False, **kwargs):
         """Save as transformers does, under the parameter names of this class.
