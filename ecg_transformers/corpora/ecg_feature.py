@@ -31,9 +31,9 @@ class ECG:
 
     The column takes an `ECGRecord`, a path (`str` or `Path`) to a file that `read_ecg` understands, the bytes of such
     a file, or a dictionary with `path` and `bytes`. It is stored as a struct of `bytes` and `path`; a path stays a
-    path until the data set is written to Parquet or pushed to the Hub, where the record is embedded (a WFDB record is
-    several files, so what is embedded is the record itself: float32 mV with lead names, rate and metadata, as NPZ).
-    Reading a row gives an `ECGRecord`.
+    path until the data set is pushed to the Hub or written by `save_parquet`, where the record is embedded (a WFDB
+    record is several files, so what is embedded is the record itself: float32 mV with lead names, rate and metadata,
+    as NPZ). The method `to_parquet` of `datasets` embeds nothing, for no feature. Reading a row gives an `ECGRecord`.
 
     A record that `map` reads and hands back unchanged stays as it was stored; a changed one is stored with its
     samples.
@@ -338,3 +338,5 @@ Mapping.register(ECGRecord)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)
     register_feature(ECG, "ECG")
+    # The card of a data set on the Hub spells feature types in snake case, and "ecg" comes back as this.
+    register_feature(ECG, "Ecg")

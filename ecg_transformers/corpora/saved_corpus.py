@@ -106,6 +106,42 @@ def load_saved_corpus(
     return _three_splits(_with_ecg_column(corpus, name), split, seed, name)
 
 
+def save_parquet(corpus: DatasetDict, folder: str | os.PathLike, batch_size: int = 100) -> list[Path]:
+    """Write a corpus to Parquet files that hold everything, records included, so that it can travel.
+
+    Files are written beside and renamed at the end; an interrupted call leaves no half file.
+
+    Args:
+        corpus (`datasets.DatasetDict`): any corpus.
+        folder (`str` or path): where the files go; made if it is not there. `load_corpus(folder)` reads them.
+        batch_size (`int`, *optional*, defaults to 100): records in memory at a time, and per row group.
+
+    Returns:
+        `list[Path]`: the files, `<split>.parquet` for each split.
+
+    Raises:
+        ECGReadError: if a record cannot be read.
+    """
+    import pyarrow.parquet as pq
+    from datasets.table import embed_table_storage, table_cast
+    from tqdm.auto import tqdm
+
+    from ..files import written_atomically
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for split, data in corpus.items():
+        path, schema = folder / f"{split}.parquet", data.features.arrow_schema
+        with written_atomically(path, "wb") as file, pq.ParquetWriter(file, schema) as writer:
+            with tqdm(total=len(data), desc=f"Writing {split}", disable=len(data) < 5 * batch_size) as progress:
+                for batch in data.with_format("arrow").iter(batch_size):
+                    writer.write_table(embed_table_storage(table_cast(batch, schema)))
+                    progress.update(len(batch))
+        files.append(path)
+    return files
+
+
 def _split_name(word: str) -> str | None:
     return next((split for split, words in _SPLIT_NAMES.items() if word.lower() in words), None)
 
