@@ -1,5 +1,6 @@
 """HuBERT-ECG: HuBERT over the twelve leads laid end to end, with codebooks to predict or labels to classify."""
 
+import inspect
 import math
 from dataclasses import dataclass
 
@@ -101,7 +102,8 @@ class HubertECGPreTrainedModel(HubertPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, HubertECGModel) and hasattr(module, "masked_spec_embed"):
             init.uniform_(module.masked_spec_embed)
-        elif isinstance(module, HubertECGLabelEmbedding):
+        elif isinstance(module, (nn.Embedding, HubertECGLabelEmbedding)):
+            # Only the direction of a code or a label counts; torch's own scale, as in the original
             init.normal_(module.weight)
         elif isinstance(module, parametrize.ParametrizationList):
             # Of the positional convolution transformers initialises the product only, which is no parameter. The scale
@@ -136,6 +138,22 @@ class HubertECGPreTrainedModel(HubertPreTrainedModel):
             padded = F.max_pool1d(padded, kernel, stride)
         return padded[:, 0] == 0
 
+    def pool_tokens(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the mean of the real tokens; zero for a record that has none.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(records, tokens, hidden_size)`): of any layer.
+            attention_mask (`torch.Tensor` of shape `(records, samples)`, *optional*): nonzero where a sample is real.
+
+        Returns:
+            `torch.Tensor` of shape `(records, hidden_size)`.
+        """
+        if attention_mask is None:
+            return hidden_states.mean(dim=1)
+        token_mask = self.get_token_mask(attention_mask)[..., None]
+        total = hidden_states.masked_fill(~token_mask, 0.0).sum(dim=1)
+        return total / token_mask.sum(dim=1).clamp(min=1).to(total.dtype)
+
 
 class HubertECGModel(HubertECGPreTrainedModel):
     """The HuBERT-ECG backbone: hidden states of the tokens of a row of leads.
@@ -164,6 +182,9 @@ class HubertECGModel(HubertECGPreTrainedModel):
         if config.mask_time_prob > 0 or config.mask_feature_prob > 0:
             self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size))
         self.encoder = HubertEncoderStableLayerNorm(config) if config.do_stable_layer_norm else HubertEncoder(config)
+        # Older encoders (transformers 5.8) collect hidden states themselves, and take no other arguments than these
+        parameters = inspect.signature(self.encoder.forward).parameters
+        self._encoder_collects = "output_hidden_states" in parameters
         self.post_init()
 
     def _check_inputs(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None):
@@ -260,7 +281,27 @@ class HubertECGModel(HubertECGPreTrainedModel):
             tokens = tokens.masked_fill(~token_mask[..., None], 0.0)
             # Attention over no key at all would be NaN
             token_mask = token_mask | ~token_mask.any(dim=1, keepdim=True)
+        if self._encoder_collects:
+            names = ("output_hidden_states", "output_attentions")
+            kwargs = {name: kwargs.get(name, getattr(self.config, name)) for name in names}
         return self.encoder(tokens, attention_mask=token_mask, **kwargs)
+
+    def get_ecg_features(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> torch.Tensor:
+        """Return one feature vector per row: the mean of its real tokens in the last layer.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(records, samples)`): the leads of each record end to end.
+            attention_mask (`torch.Tensor` of shape `(records, samples)`, *optional*): nonzero where a sample is real.
+            kwargs: as in [`HubertECGModel.forward`].
+
+        Returns:
+            `torch.Tensor` of shape `(records, hidden_size)`.
+        """
+        kwargs["return_dict"] = True
+        outputs = self(input_values, attention_mask=attention_mask, **kwargs)
+        return self.pool_tokens(outputs.last_hidden_state, attention_mask)
 
 
 class HubertECGForPreTraining(HubertECGPreTrainedModel):
@@ -451,14 +492,6 @@ class HubertECGForSequenceClassification(HubertECGPreTrainedModel):
         for parameter in self.hubert_ecg.parameters():
             parameter.requires_grad = False
 
-    def _pool(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """Mean of the real tokens; zero for a record that has none."""
-        if attention_mask is None:
-            return hidden_states.mean(dim=1)
-        token_mask = self.get_token_mask(attention_mask)[..., None]
-        total = hidden_states.masked_fill(~token_mask, 0.0).sum(dim=1)
-        return total / token_mask.sum(dim=1).clamp(min=1).to(total.dtype)
-
     @can_return_tuple
     def forward(
         self,
@@ -487,7 +520,7 @@ class HubertECGForSequenceClassification(HubertECGPreTrainedModel):
         outputs = self.hubert_ecg(
             input_values, attention_mask=attention_mask, mask_time_indices=mask_time_indices, **kwargs
         )
-        pooled = self._pool(outputs.last_hidden_state, attention_mask)
+        pooled = self.pool_tokens(outputs.last_hidden_state, attention_mask)
         logits = self.classifier(self.dropout(pooled))
         return SequenceClassifierOutput(
             loss=None if labels is None else self._loss(logits, labels),
