@@ -92,7 +92,12 @@ def build_parser() -> argparse.ArgumentParser:
     plot.add_argument("input", help="ECG file")
     plot.add_argument("--output", "-o", help="picture to write: .png, .pdf or .svg (default: beside here, RECORD.png)")
     plot.add_argument("--model", help="also predict with this model and print the result on the sheet")
-    plot.add_argument("--layout", default="3x4+1", choices=["3x4+1", "6x2+1", "12x1"], help="(default: 3x4+1)")
+    plot.add_argument(
+        "--layout",
+        default="3x4+1",
+        choices=["3x4+1", "3x4", "6x2+1", "6x2", "12x1+1", "12x1"],
+        help="(default: 3x4+1)",
+    )
     plot.add_argument("--speed", type=float, default=25, metavar="MM_PER_SECOND", help="paper speed (default: 25)")
     plot.add_argument("--gain", type=float, default=10, metavar="MM_PER_MV", help="amplitude scale (default: 10)")
     plot.add_argument("--title", help="heading (default: what the file tells)")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification
+from transformers.utils import logging
 
 from .evaluation import aggregate_windows
 from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
@@ -73,12 +74,22 @@ class ECGInference:
         """Load model and extractor from a folder or Hub id.
 
         Raises:
-            ValueError: if predictions are asked of a checkpoint without a trained classification head.
+            ValueError: if weights are missing, as where predictions are asked of a checkpoint without a trained head.
         """
         auto_class = AutoModel if embeddings else AutoModelForSequenceClassification
-        model, loading = auto_class.from_pretrained(folder, output_loading_info=True)
+        previous = logging.get_verbosity()
+        # What is missing is told below; a head that embeddings do not need is no news.
+        logging.set_verbosity_error()
+        try:
+            model, loading = auto_class.from_pretrained(folder, output_loading_info=True)
+        finally:
+            logging.set_verbosity(previous)
         missing = sorted(loading["missing_keys"])
-        if missing and not embeddings:
+        if missing and embeddings:
+            raise ValueError(
+                f"{folder} lacks weights of the backbone ({', '.join(missing[:3])}, …); convert it again."
+            )
+        if missing:
             raise ValueError(
                 f"{folder} holds no trained classification head ({', '.join(missing[:3])} would be random). Fine-tune "
                 "it first (training_scripts/finetune_classification.py), or ask for embeddings."

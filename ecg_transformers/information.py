@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def format_description(description: dict[str, Any]) -> str:
         f"{description['samples']} samples at {description['sampling_rate']:g} Hz"
     ]
     for key, value in description["metadata"].items():
-        lines.append(f"  {key:<12} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        lines.append(f"  {key:<12} {textwrap.shorten(text, 200, placeholder=' … (all with --json)')}")
     for name, lead in description["leads"].items():
         values = f"median {lead['median_mv']} mV, span {lead['span_mv']} mV (1st to 99th percentile)"
         lines.append(f"  lead {name:<7} {values}{'; ' + ', '.join(lead['notes']) if lead['notes'] else ''}")

@@ -1,0 +1,211 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ecg_transformers import (
+    STANDARD_LEADS,
+    ECGFeatureExtractor,
+    ECGRecord,
+    HubertECGConfig,
+    HubertECGForSequenceClassification,
+    HubertECGModel,
+    read_ecg,
+)
+from ecg_transformers.cli import build_parser, main
+from ecg_transformers.inference import ECGInference, list_ecg_files
+from ecg_transformers.readers.numpy_files import save_npz
+
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": [8] * 5,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+}
+LABELS = ["AF", "LBBB", "sinus rhythm"]
+
+
+def recording(samples: int, seed: int, rate: float = 500) -> ECGRecord:
+    signal = 0.3 * np.random.default_rng(seed).standard_normal((12, samples))
+    return ECGRecord(signal, rate, STANDARD_LEADS, {"record_id": f"R{seed}", "age": 60.0, "sex": "female"})
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    for seed, (samples, rate) in enumerate([(5000, 500), (10000, 500), (2570, 257), (2000, 500)]):
+        save_npz(recording(samples, seed, rate), folder / f"R{seed}.npz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    config = HubertECGConfig(
+        **TINY,
+        id2label=dict(enumerate(LABELS)),
+        label2id={name: index for index, name in enumerate(LABELS)},
+        problem_type="multi_label_classification",
+    )
+    config.thresholds = {"AF": 0.0, "LBBB": 1.0, "sinus rhythm": 0.5}
+    HubertECGForSequenceClassification(config).save_pretrained(folder)
+    ECGFeatureExtractor.for_model_type("hubert_ecg").save_pretrained(folder)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_every_command_explains_itself(capsys):
+    assert run() == 2
+    assert "examples:" in capsys.readouterr().out
+    parser = build_parser()
+    for command in ("predict", "embed", "plot", "convert", "info", "demo"):
+        with pytest.raises(SystemExit) as stopped:
+            parser.parse_args([command, "--help"])
+        assert stopped.value.code == 0 and "usage:" in capsys.readouterr().out
+    assert run("--version") == 0
+    assert "transformers" in capsys.readouterr().out
+
+
+def test_predictions_equal_extractor_and_model(records, model, capsys):
+    assert run("predict", records, "--model", model, "--json", "--batch_size", 2) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["record_id"] for row in rows] == ["R0", "R1", "R2", "R3"]
+    assert [row["num_windows"] for row in rows] == [2, 4, 2, 1]
+    extractor = ECGFeatureExtractor.from_pretrained(model)
+    network = HubertECGForSequenceClassification.from_pretrained(model).eval()
+    for row in rows:
+        inputs = extractor(read_ecg(row["path"]), windows="all", return_tensors="pt")
+        with torch.no_grad():
+            logits = network(inputs.input_values, inputs.attention_mask).logits
+        expected = logits.sigmoid().mean(0).tolist()
+        assert list(row["probabilities"]) == LABELS
+        np.testing.assert_allclose(list(row["probabilities"].values()), expected, atol=2e-6)
+        assert "AF" in row["labels"] and "LBBB" not in row["labels"]
+
+
+def test_predictions_as_files(records, model, tmp_path, capsys):
+    for name in ("p.csv", "p.json", "p.jsonl"):
+        assert run("predict", records, "--model", model, "-o", tmp_path / name, "--windows", "first") == 0
+    table = list(csv.DictReader((tmp_path / "p.csv").open()))
+    listed = json.loads((tmp_path / "p.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert len(table) == 4 and listed == lines
+    assert float(table[1]["AF"]) == listed[1]["probabilities"]["AF"]
+    assert table[1]["labels"].split(";") == listed[1]["labels"]
+    assert all(row["num_windows"] == 1 for row in listed)
+    assert not capsys.readouterr().out
+
+
+def test_a_table_for_reading_and_one_threshold(records, model, capsys):
+    assert run("predict", records / "R0.npz", "--model", model, "--threshold", "0.999999") == 0
+    output = capsys.readouterr().out
+    assert "no label above its threshold" in output and "sinus rhythm" in output
+
+
+def test_bad_files_are_reported_and_the_others_go_on(records, model, tmp_path, capsys):
+    (tmp_path / "bad.npz").write_bytes((records / "R0.npz").read_bytes()[:1000])
+    flat = recording(5000, 9)
+    save_npz(ECGRecord(flat.signal * 1e6, 500, STANDARD_LEADS, {"record_id": "huge"}), tmp_path / "huge.npz")
+    save_npz(flat, tmp_path / "good.npz")
+    assert run("predict", tmp_path, "--model", model, "--json") == 1
+    captured = capsys.readouterr()
+    assert [json.loads(line)["record_id"] for line in captured.out.splitlines()] == ["R9"]
+    assert "bad.npz" in captured.err and "huge.npz" in captured.err and "Traceback" not in captured.err
+
+
+def test_embeddings(records, model, tmp_path, capsys):
+    assert run("embed", records, "--model", model, "-o", tmp_path / "e.npz") == 0
+    stored = np.load(tmp_path / "e.npz")
+    assert stored["embeddings"].shape == (4, 16) and stored["record_ids"].tolist() == ["R0", "R1", "R2", "R3"]
+    network = HubertECGModel.from_pretrained(model).eval()
+    inputs = ECGFeatureExtractor.from_pretrained(model)(recording(2000, 3), return_tensors="pt")
+    with torch.no_grad():
+        hidden = network(inputs.input_values, inputs.attention_mask).last_hidden_state
+    mask = network.get_token_mask(inputs.attention_mask)
+    assert not mask.all()
+    np.testing.assert_allclose(stored["embeddings"][3], hidden[mask].mean(0), atol=1e-5)
+    assert run("embed", records, "--model", model, "-o", tmp_path / "e.csv") == 0
+    rows = list(csv.reader((tmp_path / "e.csv").open()))
+    np.testing.assert_allclose(np.array(rows[4][2:], dtype=float), stored["embeddings"][3], rtol=1e-5)
+    capsys.readouterr()
+    assert run("embed", records / "R0.npz", "--model", model, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["embedding"]) == 16
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (["predict", "nowhere", "--model", "{model}"], "does not exist"),
+        (["predict", "{empty}", "--model", "{model}"], "no file that looks like an ECG"),
+        (["predict", "{records}", "--model", "{empty}"], "config.json"),
+        (["predict", "{records}", "--model", "{model}", "-o", "a.xlsx"], "ends in .csv or .json"),
+        (["predict", "{records}", "--model", "{model}", "-o", "no/folder/a.csv"], "does not exist; create it"),
+        (["predict", "{records}", "--model", "{model}", "--threshold", "7"], "between 0 and 1"),
+        (["predict", "{records}", "--model", "{model}", "--batch_size", "0"], "at least 1"),
+        (["predict", "{records}", "--model", "{backbone}"], "no trained classification head"),
+        (["embed", "{records}", "--model", "{model}"], "--output embeddings.npz"),
+        (["plot", "{records}/R0.npz", "-o", "a.docx"], "png"),
+        (["plot", "nowhere.hea"], "nowhere.hea"),
+        (["convert", "nowhere", "x"], "nowhere"),
+        (["info", "nowhere"], "does not exist"),
+    ],
+)
+def test_errors_without_traceback(records, model, tmp_path, capsys, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    backbone = tmp_path / "backbone"
+    HubertECGModel.from_pretrained(model).save_pretrained(backbone)
+    ECGFeatureExtractor.for_model_type("hubert_ecg").save_pretrained(backbone)
+    places = {"records": records, "model": model, "empty": tmp_path / "empty", "backbone": backbone}
+    assert run(*(argument.format(**places) for argument in arguments)) == 1
+    captured = capsys.readouterr()
+    assert words in captured.err and "Traceback" not in captured.err
+
+
+def test_info_of_records_and_models(records, model, capsys):
+    assert run("info", records / "R2.npz", model) == 0
+    output = capsys.readouterr().out
+    assert "12 leads, 10 s, 2570 samples at 257 Hz" in output and "age          60.0" in output
+    assert "hubert_ecg" in output and "sinus rhythm (0.500)" in output and "recipe step  decimate(factor=5)" in output
+    assert run("info", model, "--json") == 0
+    described = json.loads(capsys.readouterr().out)
+    network = HubertECGForSequenceClassification.from_pretrained(model)
+    assert described["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_plot_with_predictions(records, model, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert run("plot", records / "R0.npz", "--model", model, "-o", tmp_path / "sheet.png") == 0
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.strip() == str(tmp_path / "sheet.png")
+
+
+def test_one_bad_record_does_not_spoil_its_batch(model):
+    inference = ECGInference.from_pretrained(model, batch_size=8)
+    good = recording(5000, 1)
+    values, counts = inference([good, recording(2000, 2)])
+    assert values.shape == (2, 3) and counts.tolist() == [2, 1]
+    np.testing.assert_allclose(values[0], inference([good])[0][0], atol=1e-6)
+
+
+def test_files_are_listed_once_per_record(shared_data):
+    files = list_ecg_files([shared_data / "challenge-2021" / "cpsc2018", shared_data / "mit-bih" / "100"])
+    assert len(files) == 11 and all(path.suffix == ".hea" for path in files[:-1])
+
+
+def test_the_installed_command_runs():
+    command = [sys.executable, "-m", "ecg_transformers.cli", "info", "nowhere"]
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
+    assert process.returncode == 1 and process.stderr.startswith("ecg-transformers info: ")
