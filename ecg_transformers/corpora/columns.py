@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from .ecg_feature import ECG
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 
@@ -66,6 +69,9 @@ def build_corpus(rows_of_split: Mapping[str, Sequence[Mapping[str, Any]]], featu
         rows = rows_of_split.get(split, ())
         columns = {name: [row.get(name) for row in rows] for name in features}
         corpus[split] = Dataset.from_dict(columns, features=features, split=split)
+    empty = [split for split, data in corpus.items() if not len(data)]
+    if empty:
+        logger.warning("The corpus has no records for %s.", ", ".join(empty))
     return corpus
 
 
