@@ -69,7 +69,7 @@ def build_corpus(rows_of_split: Mapping[str, Sequence[Mapping[str, Any]]], featu
         rows = rows_of_split.get(split, ())
         columns = {name: [row.get(name) for row in rows] for name in features}
         corpus[split] = Dataset.from_dict(columns, features=features, split=split)
-    empty = [split for split, data in corpus.items() if not len(data)]
+    empty = [split for split, rows in rows_of_split.items() if not len(rows)]
     if empty:
         logger.warning("The corpus has no records for %s.", ", ".join(empty))
     return corpus
