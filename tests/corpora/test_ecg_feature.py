@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -229,7 +230,10 @@ def test_embeds_for_parquet(data, records, paths, tmp_path):
         [data, Dataset.from_dict({"ecg": [str(hea), None], "n": [3, 4]}, features=data.features)]
     )
     # What push_to_hub does before it uploads.
-    embedded = embed_table_storage(mixed.data.table).column("ecg").to_pylist()
+    embed = partial(embed_table_storage, token_per_repo_id={})
+    pushed = mixed.with_format("arrow").map(embed, batched=True, batch_size=2)
+    assert pushed.features == mixed.features
+    embedded = pushed.data.table.column("ecg").to_pylist()
     assert [value and value["path"] for value in embedded] == ["r0.npz", "r1.npz", "r2.npz", "w1.hea", None]
     original = mixed[3]["ecg"]
 
