@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from .evaluation import aggregate_windows
@@ -96,7 +96,7 @@ class ECGInference:
             )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(model.eval().to(device), AutoFeatureExtractor.from_pretrained(folder), embeddings, **options)
+        return cls(model.eval().to(device), ECGFeatureExtractor.from_pretrained(folder), embeddings, **options)
 
     @property
     def label_names(self) -> list[str]:

@@ -42,10 +42,12 @@ def _rounded(value: float) -> float | None:
 
 def describe_model(folder: str | Path) -> dict[str, Any]:
     """Return what a model folder is: type, parameters, labels, thresholds and recipe, without loading weights."""
-    from transformers import AutoConfig, AutoFeatureExtractor
+    from transformers import AutoConfig
+
+    from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 
     config = AutoConfig.from_pretrained(folder)
-    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    extractor = ECGFeatureExtractor.from_pretrained(folder)
     thresholds = getattr(config, "thresholds", None) or {}
     return {
         "path": str(folder),

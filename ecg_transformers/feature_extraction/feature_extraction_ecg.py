@@ -198,7 +198,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         groups, num_records = self._group(records, sampling_rate, lead_names, units, device)
         outputs = []
         for (rate, _), (indices, names, signal, lead_mask) in groups.items():
-            lead_mask = self._check(signal, lead_mask, names)
+            lead_mask = self._check(signal, lead_mask, names, num_records)
             start = SignalBatch(
                 signal,
                 rate,
@@ -301,7 +301,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         if len(unknown) == len(names):
             raise ValueError(f"No lead of {name} is known: {list(names)}. Expected names such as {self.lead_names}.")
         if unknown:
-            warnings.warn(f"Leads {unknown} are unknown and left out.", ECGSignalWarning, stacklevel=4)
+            _warn(name if count == 1 else None, "Unknown leads", unknown, "They are left out.")
         arranged, present = arrange_leads(signal.cpu().numpy(), names, self.lead_names)
         if not present.any():
             raise ValueError(
@@ -309,15 +309,13 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             )
         if not present.all():
             missing = [lead for lead, found in zip(self.lead_names, present, strict=True) if not found]
-            warnings.warn(
-                f"Leads {missing} are missing; they are set to zero and `lead_mask` is 0 for them.",
-                ECGSignalWarning,
-                stacklevel=4,
-            )
+            single = name if count == 1 else None
+            _warn(single, "Missing leads", missing, "They are set to zero, `lead_mask` is 0 for them.")
         return torch.from_numpy(arranged).to(signal.device), present, rate, name
 
-    def _check(self, signal: torch.Tensor, present: torch.Tensor, names: list[str]) -> torch.Tensor:
+    def _check(self, signal: torch.Tensor, present: torch.Tensor, names: list[str], num_records: int) -> torch.Tensor:
         """Refuse what cannot be an ECG in mV, warn of leads without signal; return which leads carry signal."""
+        single = names[0] if num_records == 1 else None
         low, high = signal.amin(-1), signal.amax(-1)
         span = high - low
         if bool(torch.isinf(low).any() or torch.isinf(high).any()):
@@ -329,20 +327,12 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             if bool(empty.any()):
                 raise ValueError(f"{names[int(empty.nonzero()[0])]} holds nothing but NaN; leave it out.")
             leads = [self.lead_names[lead] for lead in has_nan.any(0).nonzero().flatten().tolist()]
-            warnings.warn(
-                f"NaN in {_some(names, has_nan)}, leads {leads}: filled as the recipe says, `lead_mask` is 0.",
-                ECGSignalWarning,
-                stacklevel=3,
-            )
+            _warn(single, "NaN", leads, "They are filled as the recipe says, `lead_mask` is 0 for them.")
         usable = present & ~has_nan & (span > 0)
         flat = present & (span == 0)
         if bool(flat.any()):
             leads = [self.lead_names[lead] for lead in flat.any(0).nonzero().flatten().tolist()]
-            warnings.warn(
-                f"Flat leads in {_some(names, flat)}, leads {leads}: kept as they are, `lead_mask` is 0.",
-                ECGSignalWarning,
-                stacklevel=3,
-            )
+            _warn(single, "Flat leads", leads, "They are kept as they are, `lead_mask` is 0 for them.")
         median = torch.where(usable, span, torch.nan).nanmedian(-1).values
         wrong = (median > LARGEST_MEDIAN_SPAN) | (median < SMALLEST_MEDIAN_SPAN)
         if bool(wrong.any()):
@@ -399,9 +389,19 @@ def _shape_message(name: str, shape: tuple, names: tuple | None, model_leads: li
     return message + f", one row for each of lead_names={list(names)}."
 
 
-def _some(names: list[str], rows: torch.Tensor) -> str:
-    """Name the recording if the call had one, else none: a text per recording would be a warning per recording."""
-    return names[0] if len(names) == 1 else "some recordings"
+_TOLD: set[str] = set()
+
+
+def _warn(name: str | None, what: str, leads: list[str], outcome: str) -> None:
+    """Warn of leads: for a call with one recording in full, for batches once, or training would not end warning."""
+    if name is not None:
+        message = f"{what} in {name}: {leads}. {outcome}"
+    elif what in _TOLD:
+        return
+    else:
+        _TOLD.add(what)
+        message = f"{what} in some recordings (told once). {outcome}"
+    warnings.warn(message, ECGSignalWarning, stacklevel=4)
 
 
 def _pad_to(values: torch.Tensor, length: int) -> torch.Tensor:
