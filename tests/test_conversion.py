@@ -138,7 +138,7 @@ def test_golden_fine_tuned_files(golden, tmp_path, head):
     # The original zeroes the padded tokens of the hidden states it returns; ours keeps them
     zeroed = masked.hidden_states[-1] * model.get_token_mask(mask)[..., None]
     torch.testing.assert_close(zeroed[rows], outputs["masked.last_hidden_state"][rows], atol=atol, rtol=0)
-    pooled = model._pool(masked.hidden_states[-1], mask)
+    pooled = model.pool_tokens(masked.hidden_states[-1], mask)
     torch.testing.assert_close(pooled[rows], outputs["masked.pooled"][rows], atol=atol, rtol=0)
 
 

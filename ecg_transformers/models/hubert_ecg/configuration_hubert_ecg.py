@@ -162,7 +162,8 @@ class HubertECGConfig(HubertConfig):
         """Return the configuration of a published size.
 
         Args:
-            size (`str`): `"small"` (30.4 M parameters), `"base"` (93.1 M) or `"large"` (189 M).
+            size (`str`): `"small"` (30.4 M parameters with the published codebooks), `"base"` (93.1 M) or `"large"`
+                (189 M).
             overrides: fields that differ from that size.
 
         Raises:
