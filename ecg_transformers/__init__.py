@@ -25,6 +25,8 @@ _PUBLIC_NAMES = {
     "load_corpus": ".corpora",
     "list_corpora": ".corpora",
     "register_corpus": ".corpora",
+    "label_names": ".corpora",
+    "problem_type": ".corpora",
     "convert_checkpoint": ".conversion",
     "plot_ecg": ".visualization",
     "HubertECGConfig": ".models.hubert_ecg.configuration_hubert_ecg",

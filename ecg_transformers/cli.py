@@ -172,13 +172,10 @@ def _print_versions() -> None:
 
 
 def _load_inference(arguments: argparse.Namespace, embeddings: bool):
-    import transformers
-
     from .inference import ECGInference
 
     if arguments.batch_size < 1:
         raise CommandError(f"--batch_size must be at least 1; got {arguments.batch_size}.")
-    transformers.utils.logging.disable_progress_bar()
     return ECGInference.from_pretrained(
         arguments.model,
         embeddings=embeddings,

@@ -77,13 +77,16 @@ class ECGInference:
             ValueError: if weights are missing, as where predictions are asked of a checkpoint without a trained head.
         """
         auto_class = AutoModel if embeddings else AutoModelForSequenceClassification
-        previous = logging.get_verbosity()
+        previous, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
         # What is missing is told below; a head that embeddings do not need is no news.
         logging.set_verbosity_error()
+        logging.disable_progress_bar()
         try:
             model, loading = auto_class.from_pretrained(folder, output_loading_info=True)
         finally:
             logging.set_verbosity(previous)
+            if progress:
+                logging.enable_progress_bar()
         missing = sorted(loading["missing_keys"])
         if missing and embeddings:
             raise ValueError(
