@@ -56,6 +56,7 @@ class FileContent:
         metadata (`dict`): facts for `ECGRecord.metadata`.
         default_sampling_rate, default_lead_names, default_units: the convention of the data set or format, for what
             the file does not state; a value of the caller goes before it.
+        stored_units (`str`, *optional*): the unit in the file, where the reader has converted the samples to `units`.
     """
 
     signal: np.ndarray
@@ -66,6 +67,7 @@ class FileContent:
     default_sampling_rate: float | None = None
     default_lead_names: Sequence[str] | None = None
     default_units: str | None = None
+    stored_units: str | None = None
 
 
 def millivolts_per(unit: str) -> float | None:
@@ -196,15 +198,15 @@ def _agreed_unit(content: FileContent, path: Path, request: ReadRequest) -> str:
     for unit, origin in ((request.units, "given"), (content.units, "stated in the file")):
         if unit is not None and millivolts_per(unit) is None:
             raise ECGReadError(path, f"the unit {unit!r} {origin} is no voltage.", "Units are mV, uV, V and nV.")
-    stated, given = content.units, request.units
-    if stated is not None:
-        if given is not None and millivolts_per(stated) != millivolts_per(given):
-            raise ECGReadError(
-                path,
-                f"the file states its samples in {stated}, the caller in {given}.",
-                "Leave units out: records are always returned in mV. If the file is wrong, correct the file.",
-            )
-        return stated
+    stored, given = content.stored_units or content.units, request.units
+    if stored is not None and given is not None and millivolts_per(stored) != millivolts_per(given):
+        raise ECGReadError(
+            path,
+            f"the file states its samples in {stored}, the caller in {given}.",
+            "Leave units out: records are always returned in mV. If the file is wrong, correct the file.",
+        )
+    if content.units is not None:
+        return content.units
     unit = given if given is not None else content.default_units
     if unit is None:
         raise ECGReadError(path, "the file does not state the unit of its samples.", 'Pass units="mV" or units="uV".')

@@ -21,7 +21,7 @@ from .text_layout import (
 )
 from .wfdb_header import decode_text
 
-MAX_TEXT_BYTES = 512 * 2**20
+MAX_TEXT_BYTES = 256 * 2**20
 
 # A table with fewer rows is no recording; label tables are often numeric as well.
 MIN_LISTED_ROWS = 100

@@ -15,10 +15,13 @@ from .errors import ECGReadError
 # Lines in which the table of numbers must have begun.
 MAX_PREAMBLE_LINES = 200
 
+# A row of hundreds of columns at most; a longer line is no row, and its titles are not worth parsing.
+MAX_ROW_LENGTH, MAX_TITLE_LENGTH = 20_000, 200
+
 # name -> separator for str.split; None splits at blanks.
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "blank": None}
 
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?|[-+]?(nan|inf)|", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?|[-+]?(nan|inf)|", re.ASCII | re.IGNORECASE)
 _CLOCK = re.compile(r"\[?(?:(\d{1,3}):)?(\d{1,3}):(\d{1,2}(?:\.\d{1,9})?)\]?", re.ASCII)
 _NAME_AND_UNIT = re.compile(
     r"(.*?)\s*[\[(]\s*([^\])]*?)\s*[\])]|(.*?)[_ ]+(mv|uv|µv|μv|nv|ms|sec|seconds)", re.IGNORECASE
@@ -90,9 +93,9 @@ def detect_layout(lines: list[str]) -> TextLayout | None:
         `TextLayout` or `None`: the layout; `None` if no table of numbers begins within the first lines.
     """
     for index, line in enumerate(lines[:MAX_PREAMBLE_LINES]):
-        if not line.strip() or line.lstrip().startswith("#"):
+        if len(line) > MAX_ROW_LENGTH or not line.strip() or line.lstrip().startswith("#"):
             continue
-        following = [one for one in lines[index + 1 : index + 6] if one.strip()]
+        following = [one[:MAX_ROW_LENGTH] for one in lines[index + 1 : index + 6] if one.strip()]
         for delimiter, mark in DELIMITERS.items():
             if mark is not None and mark not in line:
                 continue
@@ -112,6 +115,8 @@ def detect_layout(lines: list[str]) -> TextLayout | None:
 def _read_preamble(layout: TextLayout, lines: list[str]) -> None:
     rows = []
     for line in lines:
+        if len(line) > MAX_ROW_LENGTH:
+            continue
         if match := _SETTING.fullmatch(line):
             layout.settings.setdefault(match[1].strip().lower().replace("_", " "), match[2])
         if match := _SHAPE.search(line):
@@ -138,7 +143,7 @@ def _is_unit(text: str) -> bool:
 
 def name_and_unit(text: str) -> tuple[str, str | None]:
     """Split a column title such as `V1 (uV)` or `II_mV` into name and unit."""
-    match = _NAME_AND_UNIT.fullmatch(text.strip())
+    match = _NAME_AND_UNIT.fullmatch(text.strip()) if len(text) <= MAX_TITLE_LENGTH else None
     if match is None:
         return text.strip(), None
     return (match[1], match[2]) if match[2] is not None else (match[3], match[4])

@@ -18,7 +18,7 @@ from .content import MAX_UNPACKED_VALUES, FileContent, millivolts_per
 from .errors import ECGReadError
 from .registry import ReadRequest, register_reader
 from .wfdb_comments import comment_facts
-from .wfdb_header import Header, SignalLine, read_header
+from .wfdb_header import MAX_HEADER_BYTES, Header, SignalLine, read_header
 
 # Bytes per sample of each storage format, https://wfdb.io/spec/signal-files.html. The last three are FLAC streams.
 BYTES_PER_SAMPLE = {
@@ -48,8 +48,9 @@ def header_beside(path: Path) -> Path | None:
     """Return the header whose record a signal file belongs to, if it lies beside the file."""
     header = path.with_suffix(".hea")
     try:
-        if header.is_file() and path.name.encode() in header.read_bytes()[: 4 * 2**20]:
-            return header
+        if header.is_file():
+            with open(header, "rb") as file:
+                return header if path.name.encode() in file.read(MAX_HEADER_BYTES) else None
     except OSError:
         pass
     return None
@@ -96,7 +97,8 @@ def read_wfdb(path: Path, request: ReadRequest) -> FileContent:
         names = None
     elif None in names:
         names = [f"signal {row + 1}" if name is None else name for row, name in enumerate(names)]
-    return FileContent(signal, rate, names, "mV", metadata)
+    units = {one.units for one in header.signals if millivolts_per(one.units) is not None}
+    return FileContent(signal, rate, names, "mV", metadata, stored_units=units.pop() if len(units) == 1 else None)
 
 
 def _read_single(path: Path, header: Header) -> tuple[list[str | None], np.ndarray, float | None, list[str]]:

@@ -193,6 +193,6 @@ def _check_plain_name(path: Path, name: str) -> None:
 
 
 def _float(path: Path, text: str, what: str) -> float:
-    if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?", text, re.ASCII):
+    if not re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?", text, re.ASCII):
         raise ECGReadError(path, f"the {what} is {text[:40]!r}, which is no number.", "Correct the header.")
     return float(text)

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -144,3 +146,19 @@ def test_time_and_statement_must_agree(tmp_path, write, refused):
     path, _ = write.csv(tmp_path)
     path.write_text("fs: 250\n" + path.read_text())
     refused(path, "states 250 Hz, its time column advances at 500 Hz")
+
+
+def test_hostile_lines_take_no_time(tmp_path, refused):
+    path = tmp_path / "a.csv"
+    for text in (
+        "9" * 200_000 + "x\n",
+        "0.1,0.2\n0.3,0.4\n0.5,0.6\n" + "9" * 200_000 + "x,1\n",
+        "a" + " " * 200_000 + "b,c\n0.1,0.2\n0.3,0.4\n0.5,x\n",
+        "1," * 200_000 + "x\n",
+        ("[" * 5000 + "," + "(" * 5000 + "\n") * 20 + "0.1,0.2\n0.3,0.4\n0.5,x\n",
+    ):
+        path.write_text(text)
+        begin = time.perf_counter()
+        refused(path, "content is not that of|no table of numbers|cannot be read", **HINTS)
+        refused(path, "no table of numbers|cannot be read", format="text", **HINTS)
+        assert time.perf_counter() - begin < 2

@@ -84,6 +84,15 @@ def test_gain_baseline_unit_and_zero_of_the_converter(tmp_path):
     assert record.metadata["comments"] == ["Müller, René"]
 
 
+def test_a_unit_of_the_caller_must_be_that_of_the_header(tmp_path, write, refused):
+    header = write.wfdb(tmp_path)
+    refused(header, "in mV, the caller in uV", units="uV")
+    expected = read_ecg(header, units="mV").signal
+    header.write_text(header.read_text().replace("1000(0)/mV", "1(0)/uV"))
+    np.testing.assert_allclose(read_ecg(header, units="uV").signal, expected, rtol=1e-6)
+    refused(header, "in uV, the caller in mV", units="mV")
+
+
 def test_signals_that_are_no_voltage_are_left_out_and_listed(tmp_path, write):
     header = write.wfdb(tmp_path, leads=("I", "II", "ABP"))
     header.write_text(
