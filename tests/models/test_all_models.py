@@ -247,6 +247,16 @@ def test_export_with_a_dynamic_batch(entry, auto_class, padded):
         assert_same(program.module()(**inputs), run(model, inputs), atol=3e-5)
 
 
+@every_head
+def test_compiles_without_graph_breaks(entry, auto_class):
+    torch._dynamo.reset()
+    model = build(entry, auto_class)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for padded in (False, True):
+        inputs = tiny(entry).inputs(2, padded)
+        assert_same(run(compiled, inputs), run(model, inputs), atol=3e-5)
+
+
 @every_model
 def test_configuration_survives_json(entry, tmp_path):
     config = tiny(entry).config()

@@ -25,7 +25,7 @@ _RENAMED = {
     "conv.weight_v": "conv.parametrizations.weight.original1",
 }
 # Parameters that a source may hold in excess: the mask vector stays in fine-tuned files whose model does not mask
-IGNORABLE_KEYS = (_PREFIX + "masked_spec_embed",)
+IGNORABLE_KEYS = ("masked_spec_embed", _PREFIX + "masked_spec_embed")
 
 
 def matches(config: Mapping[str, Any] | None, tensors: Mapping[str, torch.Tensor]) -> bool:
