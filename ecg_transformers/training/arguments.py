@@ -335,6 +335,14 @@ class FinetuningArguments(TrainingArguments):
         default=True,
         metadata={"help": "Early stopping and the dynamic regulariser go on where the checkpoint left them."},
     )
+    cpu_threads: int | None = field(
+        default=None,
+        metadata={
+            "help": "Threads of torch in each process on the CPU. Default: torch's, usually one per core; a small "
+            "model, or a "
+            "machine with other work to do, is often faster with 1 and --dataloader_num_workers 1."
+        },
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay False: the collator reads the raw columns."}
     )
@@ -343,6 +351,8 @@ class FinetuningArguments(TrainingArguments):
         if self.output_dir is None:
             raise ValueError("--output_dir is required: the folder for the fine-tuned model and its results.")
         self.metric_was_given = self.metric_for_best_model is not None
+        if self.cpu_threads is not None and self.cpu_threads < 1:
+            raise ValueError(f"--cpu_threads must be at least 1; got {self.cpu_threads}.")
         if self.remove_unused_columns:
             raise ValueError("--remove_unused_columns must stay False: the collator reads the raw columns.")
         if self.eval_strategy == "no":

@@ -47,10 +47,10 @@ MODEL_HOOKS = {
         sizes={
             # For demonstrations and tests on a CPU (ours).
             "tiny": {
-                "hidden_size": 96,
-                "num_hidden_layers": 3,
+                "hidden_size": 64,
+                "num_hidden_layers": 2,
                 "num_attention_heads": 4,
-                "intermediate_size": 192,
+                "intermediate_size": 128,
                 "classifier_proj_size": 32,
                 "conv_dim": [32, 48, 64, 64, 64],
                 "num_conv_pos_embeddings": 32,

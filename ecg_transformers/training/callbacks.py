@@ -1,5 +1,6 @@
 """Callbacks: random windows per epoch, the dynamic regulariser, stopping without loss, readable progress."""
 
+import copy
 import signal
 import sys
 from typing import Any
@@ -35,9 +36,10 @@ class DynamicRegularizerCallback(TrainerCallback, ExportableState):
 
     HuBERT-ECG's pretraining multiplies weight decay by 5 and adds 0.05 to dropout "on penalty" and does the reverse
     otherwise, with floors 0.01 and 0.1 (medRxiv 10.1101/2024.11.14.24317328). What a penalty is, and where the
-    increase ends, is not published; ours: an evaluation is penalised if the validation loss is not at least
-    `min_improvement` better than the best so far while the training loss has fallen since the last evaluation. A
-    value that starts below its floor stays where it is until the first penalty.
+    increase ends, is not published; ours: an evaluation is penalised if its validation loss is not at least
+    `min_improvement` better than the best so far. (The training loss has no say: its mean since the last evaluation
+    is lost when a run is interrupted, and the resumed run would not equal the straight one.) A value that starts
+    below its floor stays where it is until the first penalty.
 
     The callback changes the optimizer's groups that decay, and the dropout of all modules. Its state is part of the
     checkpoints.
@@ -71,7 +73,6 @@ class DynamicRegularizerCallback(TrainerCallback, ExportableState):
         self.dropout_ceiling = dropout_ceiling
         self.min_improvement = min_improvement
         self.best_loss: float | None = None
-        self.last_training_loss: float | None = None
         self.weight_decay: float | None = None
         self.dropout: dict[str, float] = {}
 
@@ -86,10 +87,10 @@ class DynamicRegularizerCallback(TrainerCallback, ExportableState):
             "dropout_ceiling",
             "min_improvement",
         )
-        attributes = ("best_loss", "last_training_loss", "weight_decay", "dropout")
+        attributes = ("best_loss", "weight_decay", "dropout")
         return {
             "args": {name: getattr(self, name) for name in arguments},
-            "attributes": {name: getattr(self, name) for name in attributes},
+            "attributes": {name: copy.copy(getattr(self, name)) for name in attributes},
         }
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
@@ -105,28 +106,18 @@ class DynamicRegularizerCallback(TrainerCallback, ExportableState):
         loss = (metrics or {}).get("eval_loss")
         if loss is None or self.weight_decay is None or optimizer is None:
             return
-        training_loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
         improved = self.best_loss is None or loss < self.best_loss - self.min_improvement
-        learning = training_loss is None or self.last_training_loss is None or training_loss < self.last_training_loss
         if improved:
             self.best_loss = loss
-        self.last_training_loss = training_loss
-        if not improved and learning:
-            self.weight_decay = max(
-                self.weight_decay, min(self.weight_decay * self.weight_decay_factor, self.weight_decay_ceiling)
-            )
-            self.dropout = {
-                name: max(value, min(value + self.dropout_step, self.dropout_ceiling))
-                for name, value in self.dropout.items()
-            }
+            factor, floor = self.weight_decay_factor, self.weight_decay_floor
+            self.weight_decay = min(self.weight_decay, max(self.weight_decay / factor, floor))
+            for name, value in self.dropout.items():
+                self.dropout[name] = min(value, max(value - self.dropout_step, self.dropout_floor))
         else:
-            self.weight_decay = min(
-                self.weight_decay, max(self.weight_decay / self.weight_decay_factor, self.weight_decay_floor)
-            )
-            self.dropout = {
-                name: min(value, max(value - self.dropout_step, self.dropout_floor))
-                for name, value in self.dropout.items()
-            }
+            factor, ceiling = self.weight_decay_factor, self.weight_decay_ceiling
+            self.weight_decay = max(self.weight_decay, min(self.weight_decay * factor, ceiling))
+            for name, value in self.dropout.items():
+                self.dropout[name] = max(value, min(value + self.dropout_step, self.dropout_ceiling))
         self._apply(model, optimizer)
 
     def _apply(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -211,6 +202,11 @@ class GracefulStopCallback(TrainerCallback):
     def on_evaluate(self, args, state, control, **kwargs):
         """Stop if a signal has come during evaluation."""
         self._stop_if_asked(args, control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Do not evaluate an epoch that was cut short: the run that goes on evaluates it when it is complete."""
+        if self.received is not None and (state.epoch or 0) % 1:
+            control.should_evaluate = control.should_log = control.should_save = False
 
     def on_train_end(self, args, state, control, **kwargs):
         """Let the signals do what they did before."""

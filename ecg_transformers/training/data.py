@@ -137,7 +137,7 @@ def target_array(labels: Sequence[Any], label_names: Sequence[str], problem_type
             rows.append([np.nan if value[name] is None else value[name] for name in label_names])
         else:
             rows.append([value])
-    return np.array(rows, dtype=np.float32)
+    return np.array(rows, dtype=np.float32).reshape(len(rows), len(label_names))
 
 
 def label_matrix(dataset: Any, label_names: Sequence[str], problem_type: str) -> np.ndarray:

@@ -128,6 +128,8 @@ def _finetune(
     training_args: FinetuningArguments,
 ) -> FineTuneResult:
     clock = _Clock()
+    if training_args.cpu_threads is not None:
+        torch.set_num_threads(training_args.cpu_threads)
     output_dir = Path(training_args.output_dir)
     checkpoint = prepare_output_dir(training_args)
     challenge_weights = load_weights(eval_args)
