@@ -116,13 +116,15 @@ def test_a_table_for_reading_and_one_threshold(records, model, capsys):
 
 def test_bad_files_are_reported_and_the_others_go_on(records, model, tmp_path, capsys):
     (tmp_path / "bad.npz").write_bytes((records / "R0.npz").read_bytes()[:1000])
+    (tmp_path / "worse.npz").write_bytes(b"no archive")
     flat = recording(5000, 9)
     save_npz(ECGRecord(flat.signal * 1e6, 500, STANDARD_LEADS, {"record_id": "huge"}), tmp_path / "huge.npz")
     save_npz(flat, tmp_path / "good.npz")
     assert run("predict", tmp_path, "--model", model, "--json") == 1
     captured = capsys.readouterr()
     assert [json.loads(line)["record_id"] for line in captured.out.splitlines()] == ["R9"]
-    assert "bad.npz" in captured.err and "huge.npz" in captured.err and "Traceback" not in captured.err
+    assert "bad.npz" in captured.err and "worse.npz" in captured.err
+    assert "huge.npz" in captured.err and "Traceback" not in captured.err
 
 
 def test_embeddings(records, model, tmp_path, capsys):

@@ -9,12 +9,17 @@ from .errors import ECGReadError
 from .wfdb_header import read_header
 
 
+# Text and raw samples are no recordings unless they look like one; a file with another ending that does not look like
+# what the ending says is a damaged recording.
+_ENDINGS_OF_OTHER_FILES = {".csv", ".txt", ".tsv", ".asc", ".dat"}
+
+
 def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Path]:
     """List the ECG files of a folder, one path per recording.
 
     A WFDB record is listed by its header only, never by its signal files; the segments of a segmented record are not
     listed beside it. Tables of labels and other files that are no recordings are left out, as are hidden files and
-    folders. Files are judged by their beginning, so one that is damaged further on is listed.
+    folders. A damaged recording is listed, so that reading it tells what is wrong with it.
 
     Args:
         folder (`str` or `os.PathLike`): the folder.
@@ -22,7 +27,7 @@ def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Pa
             followed.
 
     Returns:
-        `list[Path]`: the files that `read_ecg` accepts, sorted.
+        `list[Path]`: the recordings, sorted.
 
     Raises:
         ECGReadError: if there is no such folder.
@@ -46,7 +51,10 @@ def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Pa
                 if not readers or not path.is_file():
                     continue
                 head = read_head(path)
-                if not head.strip() or not any(reader.is_record(path, head) for reader in readers):
+                damaged = path.suffix.lower() not in _ENDINGS_OF_OTHER_FILES and not any(
+                    reader.sniff(path, head) for reader in readers
+                )
+                if not damaged and not any(reader.is_record(path, head) for reader in readers):
                     continue
             except Exception:
                 # An unreadable file is reported when it is read; a folder with one such file is still listed.

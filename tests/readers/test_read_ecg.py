@@ -152,7 +152,8 @@ def test_find_ecg_files(tmp_path, write):
     (tmp_path / ".git").mkdir()
     write.csv(tmp_path / ".git")
     (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
-    expected = sorted([header, code15, sph, csv, inner / "leads.npy", inner / "bare.txt"])
+    # A header without content is damaged: it is listed, so that reading it says so.
+    expected = sorted([header, code15, sph, csv, inner / "leads.npy", inner / "bare.txt", inner / "empty.hea"])
     assert find_ecg_files(tmp_path) == expected
     assert find_ecg_files(tmp_path, recursive=False) == [header]
     assert find_ecg_files(str(inner)) == expected[1:]

@@ -1,0 +1,117 @@
+"""The README's commands run, the cards are complete, and links lead somewhere."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+CARDS = sorted((ROOT / "model_cards").glob("*.md"))
+DOCUMENTS = [README, *CARDS, *sorted((ROOT / "docs").glob("*.md"))]
+
+# Installing is the Makefile's and CI's business; this one wants a file of the original code.
+NOT_RUN = ("pip install", "ecg-transformers convert hubert_2_iteration.pt")
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def shell_commands(path: Path) -> list[str]:
+    lines = "\n".join(code_blocks(path, "bash")).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith(NOT_RUN)]
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory):
+    """A working folder in which the demonstration has run, as the README assumes."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "training_scripts").symlink_to(ROOT / "training_scripts")
+    run("ecg-transformers demo --short", folder)
+    return folder
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    process = subprocess.run(shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, f"{command}\n{process.stdout[-2000:]}\n{process.stderr[-4000:]}"
+    return process
+
+
+def test_the_commands_of_the_readme_run(demo_folder):
+    commands = shell_commands(README)
+    assert len(commands) >= 5 and any("finetune_classification" in command for command in commands)
+    for command in commands:
+        run(command, demo_folder)
+    for made in ("sheet.png", "predictions.csv", "embeddings.npz", "outputs/synthetic/README.md"):
+        assert (demo_folder / made).stat().st_size > 0, made
+
+
+def test_the_python_of_the_readme_runs(demo_folder):
+    blocks = code_blocks(README, "python")
+    assert len(blocks) >= 2
+    script = demo_folder / "readme.py"
+    script.write_text("\n".join(blocks) + "\nprint(tuple(probabilities.shape))\n")
+    assert run(f"{sys.executable} readme.py", demo_folder).stdout.splitlines()[-1] == "(1, 9)"
+
+
+def test_the_card_of_a_run_works_and_tells_the_runs_figures(demo_folder):
+    import json
+
+    from huggingface_hub import ModelCard
+
+    folder = demo_folder / "outputs" / "demo" / "model"
+    card = ModelCard.load(folder / "README.md")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    reported = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert reported["macro_auroc"] == pytest.approx(metrics["test"]["macro_auroc"], abs=1e-4)
+    assert card.data.library_name == "ecg_transformers" and card.data.license == "unknown"
+    assert f"{metrics['untrained_test']['macro_auroc']:.3f}".rstrip("0") in card.text
+    (demo_folder / "record.npz").write_bytes((demo_folder / "outputs" / "demo" / "record.npz").read_bytes())
+    script = "\n".join(code_blocks(folder / "README.md", "python")).replace('"model"', '"outputs/demo/model"')
+    (demo_folder / "card.py").write_text(script + "\nprint(tuple(logits.shape))\n")
+    assert run(f"{sys.executable} card.py", demo_folder).stdout.splitlines()[-1] == "(1, 9)"
+
+
+def test_the_card_of_hubert_ecg_runs(golden, demo_folder, tmp_path):
+    (tmp_path / "hubert-ecg").symlink_to(golden / "hubert_ecg" / "hub_checkpoint" / "checkpoint")
+    (tmp_path / "record.npz").symlink_to(demo_folder / "outputs" / "demo" / "record.npz")
+    script = "\n".join(code_blocks(ROOT / "model_cards" / "hubert_ecg.md", "python"))
+    (tmp_path / "card.py").write_text(script + "\nprint(tuple(features.shape))\n")
+    assert run(f"{sys.executable} card.py", tmp_path).stdout.splitlines()[-1] == "(1, 48)"
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_cards_have_metadata_licence_and_sources(path):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(path)
+    assert card.data.license and card.data.library_name == "ecg_transformers" and card.data.tags
+    for heading in ("## Input", "## Use", "## Results", "## Limits", "## Licence and citation"):
+        assert heading in card.text, heading
+    assert "medRxiv" in card.text or "arXiv" in card.text
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_relative_links_lead_to_files(path):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_benchmarks_and_scripts_explain_themselves():
+    scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "training_scripts").glob("*.py")]
+    assert len(scripts) >= 3
+    for script in scripts:
+        assert "usage:" in run(f"{sys.executable} {script} --help", ROOT).stdout
+
+
+def test_the_preprocessing_benchmark_prints_a_ratio():
+    output = run(f"{sys.executable} {ROOT / 'benchmarks' / 'preprocessing.py'} --records 4 --repeats 1", ROOT).stdout
+    assert re.search(r"ratio: +\d+\.\d x", output)
+    assert float(re.search(r"largest difference: +(\S+)", output)[1]) < 1e-5
