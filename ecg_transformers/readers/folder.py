@@ -8,7 +8,6 @@ from pathlib import Path
 from .errors import ECGReadError
 from .wfdb_header import read_header
 
-
 # Text and raw samples are no recordings unless they look like one; a file with another ending that does not look like
 # what the ending says is a damaged recording.
 _ENDINGS_OF_OTHER_FILES = {".csv", ".txt", ".tsv", ".asc", ".dat"}
