@@ -4,10 +4,8 @@ Importing the package registers its models, heads and feature extractor with the
 `ECG` feature with `datasets`. Everything else is loaded on first use, so the import stays cheap.
 """
 
-import importlib
-from typing import Any
-
 from . import registration
+from .lazy_names import lazy_names
 
 __version__ = "0.1.0"
 
@@ -39,17 +37,4 @@ __all__ = ["__version__", *sorted(_PUBLIC_NAMES)]
 
 registration.register_all()
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    module = _PUBLIC_NAMES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
-    value = getattr(importlib.import_module(module, __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC_NAMES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .feature_extraction.ecg_leads import STANDARD_LEADS, arrange_leads, canonical_lead_name
+from .files import written_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -518,17 +518,7 @@ def _write(figure: Figure, target: Path, dpi: int) -> None:
     from matplotlib.transforms import Bbox
 
     kind = _FORMATS[target.suffix.lower()]
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    try:
-        # The whole sheet, whatever `savefig.bbox` in the user's settings says.
-        whole = Bbox.from_bounds(0, 0, *figure.get_size_inches())
-        figure.savefig(name, format=kind, dpi=dpi, facecolor=_PAPER, metadata=_UNDATED[kind], bbox_inches=whole)
-        # mkstemp makes private files; a sheet has the rights of any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+    # The whole sheet, whatever `savefig.bbox` in the user's settings says.
+    whole = Bbox.from_bounds(0, 0, *figure.get_size_inches())
+    with written_atomically(target, "wb") as file:
+        figure.savefig(file, format=kind, dpi=dpi, facecolor=_PAPER, metadata=_UNDATED[kind], bbox_inches=whole)

@@ -4,8 +4,7 @@ Every function takes arrays and returns plain Python or NumPy values; nothing ne
 first use, so importing the package stays cheap.
 """
 
-import importlib
-from typing import Any
+from ..lazy_names import lazy_names
 
 # public name -> module that defines it
 _PUBLIC_NAMES = {
@@ -34,17 +33,4 @@ _PUBLIC_NAMES = {
 
 __all__ = sorted(_PUBLIC_NAMES)
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    module = _PUBLIC_NAMES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
-    value = getattr(importlib.import_module(module, __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PUBLIC_NAMES)

@@ -6,13 +6,13 @@ import io
 import json
 import math
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..files import written_atomically
 from ..record import ECGRecord
 from .content import FileContent, unpacked_limit
 from .errors import ECGReadError
@@ -184,18 +184,8 @@ def save_npz(record: ECGRecord, path: str | os.PathLike) -> Path:
     if path.suffix.lower() != ".npz":
         raise ValueError(f"The archive's name must end in .npz; got {path.name!r}.")
     data = record_to_npz_bytes(record)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # mkstemp makes private files; an ordinary new file follows the process's mask.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(beside, 0o666 & ~mask)
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    with written_atomically(path, "wb") as file:
+        file.write(data)
     return path
 
 

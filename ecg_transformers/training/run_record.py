@@ -10,12 +10,13 @@ import math
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..files import written_atomically
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
@@ -75,17 +76,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        # mkstemp makes private files; a model folder is meant to be read.
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with written_atomically(path, newline="") as file:
+        file.write(text)
 
 
 def write_predictions(
@@ -120,11 +112,8 @@ def write_predictions(
                 cells += ["" if np.isnan(target) else f"{target:g}", f"{predictions[row, column]:.6g}"]
                 cells += [int(decisions[row, column])] if decisions is not None else []
         lines.append(cells)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+    with written_atomically(path, newline="") as file:
         csv.writer(file).writerows(lines)
-    os.chmod(name, 0o644)
-    os.replace(name, path)
 
 
 def describe_environment() -> dict[str, Any]:
