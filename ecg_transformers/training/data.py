@@ -13,8 +13,9 @@ UNKNOWN_CLASS = -100  # ignored by the cross entropy of torch
 class CorpusSplit(Dataset):
     """One split of a corpus for a `DataLoader`, each row with the seed of its random window.
 
-    The seed follows from the run's seed, the epoch and the row alone, so a record is cut at the same place whatever
-    the number of workers or processes, and whether or not the run was interrupted before.
+    The seed follows from the run's seed, the epoch and the row alone, so windows do not depend on the number of
+    workers or on whether the run was interrupted. (One generator serves a batch, so they do depend on the batch's
+    other rows.)
 
     Args:
         dataset (`datasets.Dataset`): a split with the columns `ecg` and `labels`.

@@ -38,7 +38,15 @@ from .run_record import (
     write_json,
     write_predictions,
 )
-from .scoring import Scores, choose_thresholds, load_weights, predict_split, report, score_split
+from .scoring import (
+    ChallengeScoring,
+    Scores,
+    choose_thresholds,
+    load_challenge_scoring,
+    predict_split,
+    report,
+    score_split,
+)
 from .task import ClassificationTask, load_task
 from .trainer import ECGTrainer
 
@@ -132,10 +140,12 @@ def _finetune(
         torch.set_num_threads(training_args.cpu_threads)
     output_dir = Path(training_args.output_dir)
     checkpoint = prepare_output_dir(training_args)
-    challenge_weights = load_weights(eval_args)
     with clock.measure("loading"):
         with training_args.main_process_first(desc="loading the corpus"):
             task = load_task(data_args)
+    challenge = None
+    if task.problem_type == "multi_label_classification":
+        challenge = load_challenge_scoring(eval_args, task.label_names, data_args.data_dir)
     _resolve(training_args, model_args, task)
 
     # The seed comes after the corpus, which may draw random numbers of its own.
@@ -147,7 +157,7 @@ def _finetune(
         model_args.unfreeze_last,
         model_args.from_scratch if model_args.train_convolution is None else model_args.train_convolution,
     )
-    trainer, stopper, splits = make_trainer(built, task, model_args, data_args, eval_args, training_args)
+    trainer, stopper, splits = make_trainer(built, task, model_args, data_args, eval_args, training_args, challenge)
     is_main = trainer.is_world_process_zero()
     if is_main:
         print(_summary(task, built, frozen, training_args), flush=True)
@@ -162,11 +172,11 @@ def _finetune(
     result = FineTuneResult(output_dir, task.label_names, task.problem_type)
     result.learning_curve = learning_curve(trainer.state.log_history)
     with clock.measure("evaluation"):
-        scores = _evaluate(trainer, task, eval_args, challenge_weights, splits, training_args.seed)
+        scores = _evaluate(trainer, task, eval_args, challenge, splits, training_args.seed)
     untrained: dict[str, Scores] = {}
     if eval_args.evaluate_untrained:
         with clock.measure("evaluation_of_untrained"):
-            untrained = _evaluate_untrained(trainer, task, eval_args, challenge_weights, splits, training_args.seed)
+            untrained = _evaluate_untrained(trainer, task, eval_args, challenge, splits, training_args.seed)
     result.thresholds = scores.get("thresholds")
     config = trainer.accelerator.unwrap_model(trainer.model).config
     _describe_in_config(config, eval_args, result.thresholds)
@@ -295,6 +305,7 @@ def make_trainer(
     data_args: DataArguments,
     eval_args: EvaluationArguments,
     training_args: FinetuningArguments,
+    challenge: ChallengeScoring | None = None,
 ) -> tuple[ECGTrainer, GracefulStopCallback, dict[str, CorpusSplit]]:
     """Put model, data and callbacks together.
 
@@ -317,7 +328,6 @@ def make_trainer(
         )
     if training_args.dynamic_regularizer:
         callbacks.append(DynamicRegularizerCallback())
-    weights = load_weights(eval_args) if task.problem_type == "multi_label_classification" else None
     trainer = ECGTrainer(
         model=built.model,
         args=training_args,
@@ -326,7 +336,12 @@ def make_trainer(
         train_dataset=splits["train"],
         eval_dataset=splits["validation"] if task.has_records("validation") else None,
         processing_class=built.extractor,
-        compute_metrics=make_compute_metrics(task.label_names, task.problem_type, challenge_weights=weights),
+        compute_metrics=make_compute_metrics(
+            task.label_names,
+            task.problem_type,
+            challenge_weights=challenge.weights if challenge else None,
+            aliases=challenge.aliases if challenge else None,
+        ),
         callbacks=callbacks,
         window_aggregation=eval_args.window_aggregation,
         layerwise_lr_decay=model_args.layerwise_lr_decay,
@@ -341,7 +356,7 @@ def _evaluate(
     trainer: ECGTrainer,
     task: ClassificationTask,
     arguments: EvaluationArguments,
-    challenge_weights: Any,
+    challenge: ChallengeScoring | None,
     splits: dict[str, CorpusSplit],
     seed: int,
 ) -> dict[str, Any]:
@@ -353,13 +368,11 @@ def _evaluate(
     }
     found: dict[str, Any] = {}
     if task.problem_type == "multi_label_classification" and "validation" in predictions:
-        found["thresholds"] = choose_thresholds(arguments, task, predictions["validation"], challenge_weights)
+        found["thresholds"] = choose_thresholds(arguments, task, predictions["validation"], challenge)
     if trainer.is_world_process_zero():
         for split, values in predictions.items():
             if task.can_rank(split):
-                found[split] = score_split(
-                    arguments, task, split, values, found.get("thresholds"), challenge_weights, seed
-                )
+                found[split] = score_split(arguments, task, split, values, found.get("thresholds"), challenge, seed)
             else:
                 logger.warning(
                     f"No label has both classes among the {split} records, so there are no scores for them."
@@ -371,7 +384,7 @@ def _evaluate_untrained(
     trainer: ECGTrainer,
     task: ClassificationTask,
     arguments: EvaluationArguments,
-    challenge_weights: Any,
+    challenge: ChallengeScoring | None,
     splits: dict[str, CorpusSplit],
     seed: int,
 ) -> dict[str, Any]:
@@ -386,7 +399,7 @@ def _evaluate_untrained(
     )
     for default in (ProgressCallback, PrinterCallback):
         other.remove_callback(default)
-    return _evaluate(other, task, arguments, challenge_weights, splits, seed)
+    return _evaluate(other, task, arguments, challenge, splits, seed)
 
 
 def _describe_in_config(config: Any, arguments: EvaluationArguments, thresholds: dict[str, float] | None) -> None:

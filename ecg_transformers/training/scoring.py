@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,20 +55,60 @@ def predict_split(trainer: ECGTrainer, task: ClassificationTask, split: str, dat
     return logits_to_probabilities(logits, task.problem_type)
 
 
-def load_weights(arguments: EvaluationArguments) -> Any:
-    """Return the weights of the Challenge score, if asked for."""
+@dataclass(frozen=True)
+class ChallengeScoring:
+    """What the CinC Challenge score needs.
+
+    Args:
+        weights (`ChallengeWeights`): scored classes and their weights.
+        aliases (`dict[str, str]`): label of the corpus → class of the weights.
+    """
+
+    weights: Any
+    aliases: dict[str, str]
+
+
+def load_challenge_scoring(
+    arguments: EvaluationArguments, label_names: Sequence[str], data_dir: str | None = None
+) -> ChallengeScoring | None:
+    """Return what the Challenge score needs, if it is asked for.
+
+    Args:
+        arguments (`EvaluationArguments`): `challenge_weights`.
+        label_names (sequence of `str`): labels of the corpus: abbreviations of the Challenge or SNOMED CT codes.
+        data_dir (`str`, *optional*): folder of the corpus, where the Challenge's lists of abbreviations may be.
+
+    Raises:
+        ValueError: if there is no such file, or no label of the corpus is scored.
+    """
     if arguments.challenge_weights is None:
         return None
+    from ..corpora.challenge_labels import challenge_codes
     from ..evaluation import load_challenge_weights
+    from ..evaluation.challenge import match_classes
 
     try:
-        return load_challenge_weights(arguments.challenge_weights)
+        weights = load_challenge_weights(arguments.challenge_weights)
     except FileNotFoundError as error:
         raise ValueError(f"--challenge_weights: {error}") from error
+    folders = [Path(arguments.challenge_weights).parent] + ([Path(data_dir)] if data_dir else [])
+    aliases = challenge_codes(label_names, folders)
+    try:
+        match_classes(label_names, weights, aliases)
+    except ValueError as error:
+        raise ValueError(
+            f"--challenge_weights {arguments.challenge_weights} scores none of the labels {list(label_names)[:6]} of "
+            f"the "
+            "corpus; leave it out."
+        ) from error
+    return ChallengeScoring(weights, aliases)
 
 
 def choose_thresholds(
-    arguments: EvaluationArguments, task: ClassificationTask, probabilities: np.ndarray, challenge_weights: Any = None
+    arguments: EvaluationArguments,
+    task: ClassificationTask,
+    probabilities: np.ndarray,
+    challenge: ChallengeScoring | None = None,
 ) -> dict[str, float]:
     """Choose thresholds on validation probabilities; 0.5 for labels without both classes there."""
     from ..evaluation import select_thresholds
@@ -80,7 +121,8 @@ def choose_thresholds(
             probabilities,
             arguments.threshold_criterion,
             label_names=task.label_names,
-            challenge_weights=challenge_weights,
+            challenge_weights=challenge.weights if challenge else None,
+            aliases=challenge.aliases if challenge else None,
         )
     return dict(zip(task.label_names, map(float, thresholds), strict=True))
 
@@ -91,7 +133,7 @@ def score_split(
     split: str,
     predictions: np.ndarray,
     thresholds: Mapping[str, float] | None,
-    challenge_weights: Any = None,
+    challenge: ChallengeScoring | None = None,
     seed: int = 0,
 ) -> Scores:
     """Score predictions against a split's targets, with bootstrap intervals over patients.
@@ -102,7 +144,7 @@ def score_split(
         split (`str`): `"validation"` or `"test"`.
         predictions (`np.ndarray` of shape `(records, labels)`): probabilities or values.
         thresholds (mapping of `str` to `float`, *optional*): decision thresholds of multi-label problems.
-        challenge_weights (`ChallengeWeights`, *optional*): adds the Challenge score.
+        challenge (`ChallengeScoring`, *optional*): adds the Challenge score.
         seed (`int`, *optional*, defaults to 0): of the bootstrap.
 
     Returns:
@@ -149,15 +191,14 @@ def score_split(
     intervals = {}
     if with_intervals:
         intervals = bootstrap_intervals(targets, predictions, thresholds=limits, label_names=names, **resampling)
-    if challenge_weights is not None:
-        results["challenge_score"] = challenge_score(targets, decisions, challenge_weights, names)
+    if challenge is not None:
+
+        def score(known: np.ndarray, decided: np.ndarray) -> float:
+            return challenge_score(known, decided, challenge.weights, names, aliases=challenge.aliases)
+
+        results["challenge_score"] = score(targets, decisions)
         if with_intervals:
-            intervals["challenge_score"] = bootstrap_statistic(
-                lambda known, decided: challenge_score(known, decided, challenge_weights, names),
-                targets,
-                decisions,
-                **resampling,
-            )
+            intervals["challenge_score"] = bootstrap_statistic(score, targets, decisions, **resampling)
     return Scores(results, intervals, predictions, decisions)
 
 

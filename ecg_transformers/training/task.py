@@ -80,14 +80,13 @@ def load_task(arguments: DataArguments) -> ClassificationTask:
     Raises:
         ValueError: if a folder or file is missing, the corpus or an option is unknown, or there is nothing to learn.
     """
-    for name in ("data_dir", "ecg_dir"):
+    base = Path(arguments.data_dir or ".")
+    if not base.is_dir():
+        raise ValueError(f"--data_dir {base}: there is no such folder.")
+    for name in ("ecg_dir", "train_csv", "validation_csv", "test_csv"):
         value = getattr(arguments, name)
-        if value is not None and not Path(value).is_dir():
-            raise ValueError(f"--{name} {value}: there is no such folder.")
-    for name in ("train_csv", "validation_csv", "test_csv"):
-        value = getattr(arguments, name)
-        if value is not None and not Path(value).is_file():
-            raise ValueError(f"--{name} {value}: there is no such file.")
+        if value is not None and not (Path(value).exists() or (base / value).exists()):
+            raise ValueError(f"--{name} {value}: there is no such {'folder' if name == 'ecg_dir' else 'file'}.")
     name, data_dir = arguments.corpus, arguments.data_dir
     if name == "folder":
         if data_dir is None:

@@ -258,3 +258,25 @@ def test_overwriting_removes_the_old_run(make_arguments, finished_run, tmp_path)
     shutil.copytree(finished_run.output_dir, folder)
     finetune(*make_arguments("--output_dir", folder, "--overwrite_output_dir", True, "--num_train_epochs", 1))
     assert {path.name for path in folder.glob("checkpoint-*")} == {"checkpoint-3"}
+
+
+def test_challenge_score_of_real_records(make_arguments, shared_data):
+    folder = shared_data / "challenge-2021"
+    options = ("--corpus", "challenge", "--data_dir", folder, "--challenge_weights", folder / "weights.csv")
+    result = finetune(*make_arguments(*options, "--threshold_criterion", "challenge", "--num_train_epochs", 1))
+    assert result.test["challenge_score"] <= 1
+    assert result.test["intervals"]["challenge_score"]["num_resamples"] > 0
+    assert "challenge_score" in result.learning_curve[0]
+
+
+@pytest.mark.parametrize("task", ["superclass", "rhythm"])
+def test_ptbxl_records(make_arguments, shared_data, task):
+    options = ("--corpus", "ptbxl", "--data_dir", shared_data / "ptb-xl", "--task", task, "--num_train_epochs", 1)
+    result = finetune(*make_arguments(*options))
+    assert len(result.label_names) == {"superclass": 5, "rhythm": 12}[task]
+    assert result.test["num_records"] > 0 and 0 <= result.test["macro_auroc"] <= 1
+
+
+def test_challenge_weights_that_score_nothing(make_arguments, shared_data):
+    with pytest.raises(ValueError, match="scores none of the labels"):
+        finetune(*make_arguments("--challenge_weights", shared_data / "challenge-2021" / "weights.csv"))

@@ -58,8 +58,20 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(command, tmp_path):
 
 
 def test_two_processes_equal_one_with_the_joined_batch(command, tmp_path):
-    options = ["--num_train_epochs", 2, "--train_windows", "first", "--dropout", 0, "--head_dropout", 0]
-    options += ["--learning_rate", 3e-3, "--pos_weight", "none"]
+    options = [
+        "--num_train_epochs",
+        2,
+        "--train_windows",
+        "first",
+        "--dropout",
+        0,
+        "--head_dropout",
+        0,
+        "--layerdrop",
+        0,
+    ]
+    # Adam would blow up the rounding of gradients that are zero but for it.
+    options += ["--learning_rate", 0.1, "--optim", "sgd"]
     launch = [
         sys.executable,
         "-m",
@@ -89,9 +101,13 @@ def test_two_processes_equal_one_with_the_joined_batch(command, tmp_path):
     assert [run["environment"]["processes"] for run in runs] == [1, 2]
     assert runs[0]["training"]["steps"] == runs[1]["training"]["steps"] == 6
     for first, second in zip(*(run["learning_curve"] for run in runs), strict=True):
-        assert first["validation_loss"] == pytest.approx(second["validation_loss"], abs=1e-4)
-        assert first["macro_auroc"] == pytest.approx(second["macro_auroc"], abs=0.02)
+        # Not the validation loss: processes repeat records to fill their last batch, and its mean counts them.
+        assert first["training_loss"] == pytest.approx(second["training_loss"], abs=1e-5)
+        assert first["macro_auroc"] == pytest.approx(second["macro_auroc"], abs=1e-6)
     tables = [(tmp_path / name / "test_predictions.csv").read_text().splitlines() for name in ("one", "two")]
     assert len(tables[0]) == len(tables[1]) == 11
     for first, second in zip(*tables, strict=True):
-        assert first.split(",")[:2] == second.split(",")[:2]
+        first, second = first.split(","), second.split(",")
+        assert first[:2] == second[:2]
+        if first[0] != "record_id":
+            assert [float(cell) for cell in first[2:]] == pytest.approx([float(cell) for cell in second[2:]], abs=1e-5)
