@@ -114,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("destination", help="folder to write")
     convert.add_argument("--model_type", help="such as hubert_ecg (default: found out from the file)")
     convert.add_argument("--label_names", help="text file with one label per line, in the order of the outputs")
+    convert.add_argument("--recipe", help="input recipe, if not the model type's first, e.g. hubert_ecg_filter_first")
     convert.add_argument("--overwrite", action="store_true", help="replace an existing destination")
     convert.set_defaults(run=run_convert)
 
@@ -341,13 +342,13 @@ def run_convert(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers convert`."""
     from .conversion import convert_checkpoint
 
-    options = {"label_names": arguments.label_names} if arguments.label_names else {}
     folder = convert_checkpoint(
         arguments.source,
         arguments.destination,
         model_type=arguments.model_type,
         overwrite=arguments.overwrite,
-        **options,
+        label_names=arguments.label_names,
+        recipe=arguments.recipe,
     )
     print(folder)
     for path in sorted(Path(folder).iterdir()):
