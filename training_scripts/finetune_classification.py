@@ -1,7 +1,9 @@
 """Fine-tune an ECG model on a labelled corpus; see `--help` and `ecg_transformers/training`.
 
-python training_scripts/finetune_classification.py --corpus synthetic --size tiny --output_dir runs/synthetic
-accelerate launch --num_processes 2 training_scripts/finetune_classification.py run.yaml --learning_rate 3e-5
+    python training_scripts/finetune_classification.py --corpus synthetic --size tiny --output_dir runs/synthetic
+    accelerate launch --multi_gpu --num_processes 2 training_scripts/finetune_classification.py run.yaml
+
+`--multi_gpu` starts several processes on a machine without GPUs as well; `accelerate launch --cpu` would start one.
 """
 
 import sys

@@ -68,9 +68,11 @@ class ModelArguments:
     train_convolution: bool | None = field(
         default=None,
         metadata={
+            "nargs": "?",
+            "const": True,
             "help": "Whether the convolutions that turn samples into tokens learn. Default: frozen when starting from "
             "a "
-            "checkpoint (as the HuBERT-ECG authors fine-tune), trained from scratch."
+            "checkpoint (as the HuBERT-ECG authors fine-tune), trained from scratch.",
         },
     )
     layerwise_lr_decay: float = field(

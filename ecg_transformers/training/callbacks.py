@@ -3,6 +3,7 @@
 import copy
 import signal
 import sys
+import time
 from typing import Any
 
 import torch
@@ -214,34 +215,45 @@ class GracefulStopCallback(TrainerCallback):
 
 
 class ReadableProgressCallback(ProgressCallback):
-    """A progress bar, and one line per evaluation with the figures that matter.
+    """Progress, and one line per evaluation with the figures that matter.
+
+    In a terminal progress is a bar; elsewhere (a log file) it is a line every `seconds_between_lines`.
 
     Args:
         metric (`str`, *optional*): name of the metric that picks the best checkpoint, without `eval_`.
+        seconds_between_lines (`float`, *optional*, defaults to 10.0): for output that is no terminal.
     """
 
-    def __init__(self, metric: str | None = None):
+    def __init__(self, metric: str | None = None, seconds_between_lines: float = 10.0):
         super().__init__()
         self.metric = metric
+        self.seconds_between_lines = seconds_between_lines
         self.training_loss: float | None = None
         self.best: float | None = None
+        self._start = self._last_line = (0.0, 0)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Open the bar; without a terminal it is redrawn rarely."""
-        if state.is_world_process_zero and not args.disable_tqdm:
+        """Open the bar."""
+        self._start = self._last_line = (time.monotonic(), state.global_step)
+        if sys.stderr.isatty() and not args.disable_tqdm:
             super().on_train_begin(args, state, control, **kwargs)
-            if not sys.stderr.isatty():
-                self.training_bar.mininterval = 10.0
-        self.current_step = 0
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Move the bar."""
+        """Move the bar, or write a line if the last one is old."""
         if self.training_bar is not None:
             super().on_step_end(args, state, control, **kwargs)
+        now = time.monotonic()
+        if self.training_bar is None and not args.disable_tqdm:
+            if now - self._last_line[0] >= self.seconds_between_lines:
+                rate = (state.global_step - self._start[1]) / (now - self._start[0])
+                left = (state.max_steps - state.global_step) / rate
+                self._write(
+                    state, f"step {state.global_step} of {state.max_steps}, {rate:.3g} steps/s, {left:.0f} s left"
+                )
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
-        """Show a second bar in a terminal only."""
-        if not args.disable_tqdm and sys.stderr.isatty():
+        """Show a second bar in a terminal."""
+        if sys.stderr.isatty() and not args.disable_tqdm:
             super().on_prediction_step(args, state, control, eval_dataloader, **kwargs)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -255,19 +267,18 @@ class ReadableProgressCallback(ProgressCallback):
         """Write the line."""
         super().on_evaluate(args, state, control, **kwargs)
         metrics = metrics or {}
-        parts = [f"epoch {state.epoch or 0:.4g}, step {state.global_step}:"]
-        if self.training_loss is not None:
-            parts.append(f"training loss {self.training_loss:.4f},")
-        parts.append(f"validation loss {metrics.get('eval_loss', float('nan')):.4f}")
+        figures = [] if self.training_loss is None else [f"training loss {self.training_loss:.4f}"]
+        figures.append(f"validation loss {metrics.get('eval_loss', float('nan')):.4f}")
         value = metrics.get(f"eval_{self.metric}")
         if self.metric not in (None, "loss") and value is not None:
-            parts[-1] += f", {self.metric.replace('_', ' ')} {value:.4f}"
+            figures.append(f"{self.metric.replace('_', ' ')} {value:.4f}")
             if value == value and (self.best is None or (value > self.best) == bool(args.greater_is_better)):
                 self.best = value
-                parts.append("(best)")
-        self._write(state, " ".join(parts))
+                figures[-1] += " (best)"
+        self._write(state, f"epoch {state.epoch or 0:.4g}, step {state.global_step}: {', '.join(figures)}")
 
     def _write(self, state, line: str) -> None:
+        self._last_line = (time.monotonic(), state.global_step)
         if not state.is_world_process_zero:
             return
         if self.training_bar is not None:

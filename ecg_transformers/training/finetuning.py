@@ -125,8 +125,12 @@ def finetune(
         ValueError: for arguments or files that cannot be used, before training starts.
         TrainingInterrupted: if SIGTERM or Ctrl-C ended training; a checkpoint has been written.
     """
-    with _without_bars_of_saving():
-        return _finetune(model_args, data_args, eval_args, training_args)
+    threads = torch.get_num_threads()
+    try:
+        with _without_bars_of_saving():
+            return _finetune(model_args, data_args, eval_args, training_args)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _finetune(

@@ -17,12 +17,12 @@ from .arguments import (
 # cores. Its windows and tokens are those of the published sizes; only widths and depth are smaller.
 DEMO_SETTINGS: dict[str, Any] = {
     "corpus": "synthetic",
-    "corpus_options": ["num_patients=700", "records_per_patient=2"],
+    "corpus_options": ["num_patients=600", "records_per_patient=2"],
     "model_type": "hubert_ecg",
     "size": "tiny",
     "dropout": 0.0,
     "learning_rate": 4e-3,
-    "num_train_epochs": 16,
+    "num_train_epochs": 14,
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 64,
     "evaluate_untrained": True,

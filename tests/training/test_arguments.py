@@ -89,3 +89,15 @@ def test_overrides():
     assert parse_overrides('{"a": 1}') == {"a": 1} and parse_overrides(None) == {}
     with pytest.raises(ValueError, match="key=value"):
         parse_overrides("a")
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], None), ([""], True), (["true"], True), (["false"], False)])
+def test_convolution_has_three_states(tmp_path, given, expected):
+    flag = ["--train_convolution", *filter(None, given)] if given else []
+    assert parse_finetuning_arguments(["--output_dir", str(tmp_path), *flag])[0].train_convolution is expected
+
+
+def test_help_can_be_printed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse_finetuning_arguments(["--help"])
+    assert "--layerwise_lr_decay" in capsys.readouterr().out
