@@ -133,7 +133,7 @@ def build_model(
         reinitialize_head(model)
         logger.warning(
             f"The head of {arguments.model_name_or_path} predicts {_shorten(old_labels)} ({old_problem}); the corpus "
-            f"has "
+            "has "
             f"{_shorten(list(label_names))} ({problem_type}). The encoder is kept, the head starts anew."
         )
     return BuiltModel(model, extractor, arguments.model_name_or_path, not (had_head and keeps_head))
@@ -187,14 +187,14 @@ def _load_config(arguments: ModelArguments) -> PreTrainedConfig:
             raise ValueError(f"{arguments.model_name_or_path} is no usable checkpoint folder: {error}") from error
         raise ValueError(
             f"--model_name_or_path {arguments.model_name_or_path} is neither a folder nor a model on the Hub that can "
-            f"be "
+            "be "
             f"reached from here: {error}"
         ) from error
     known = [entry.model_type for entry in MODELS]
     if config.model_type not in known:
         raise ValueError(
             f"{arguments.model_name_or_path} holds a model of type {config.model_type!r}; this package has {known}. "
-            f"Original "
+            "Original "
             "checkpoints are converted with `ecg-transformers convert`."
         )
     return config

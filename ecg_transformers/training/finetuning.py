@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -27,6 +25,7 @@ from .callbacks import (
 )
 from .data import CorpusSplit, ECGCollator, positive_weights
 from .layer_groups import freeze_layers
+from .output_folder import find_checkpoint, prepare_output_dir, save_model_folder
 from .run_record import (
     METRICS_FILE,
     PREDICTIONS_FILE,
@@ -34,17 +33,16 @@ from .run_record import (
     describe_arguments,
     describe_environment,
     learning_curve,
-    move_files,
     write_json,
     write_predictions,
 )
+from .run_report import closing_report, opening_report
 from .scoring import (
     ChallengeScoring,
     Scores,
     choose_thresholds,
     load_challenge_scoring,
     predict_split,
-    report,
     score_split,
 )
 from .task import ClassificationTask, load_task
@@ -54,8 +52,6 @@ logger = logging.get_logger(__name__)
 
 LEARNING_RATE = {"checkpoint": 1e-5, "scratch": 5e-4}
 _SMALLER_IS_BETTER = ("loss", "mae", "rmse", "num_missing_labels")
-_RESULTS = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_args.bin")
-_RESULTS += (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE)
 
 
 class TrainingInterrupted(Exception):
@@ -72,7 +68,7 @@ class TrainingInterrupted(Exception):
         where = f"checkpoint {checkpoint}" if checkpoint else "no checkpoint was reached"
         super().__init__(
             f"Stopped by signal {signal_number}; {where}. Go on with the same command and --resume_from_checkpoint "
-            f"last."
+            "last."
         )
 
 
@@ -164,7 +160,7 @@ def _finetune(
     trainer, stopper, splits = make_trainer(built, task, model_args, data_args, eval_args, training_args, challenge)
     is_main = trainer.is_world_process_zero()
     if is_main:
-        print(_summary(task, built, frozen, training_args), flush=True)
+        print(opening_report(task, built, frozen, training_args), flush=True)
 
     with clock.measure("training"):
         if training_args.num_train_epochs > 0 or training_args.max_steps > 0:
@@ -184,7 +180,7 @@ def _finetune(
     result.thresholds = scores.get("thresholds")
     config = trainer.accelerator.unwrap_model(trainer.model).config
     _describe_in_config(config, eval_args, result.thresholds)
-    _save(trainer, output_dir)
+    save_model_folder(trainer, output_dir)
     if is_main:
         for name in ("test", "validation"):
             if name in scores:
@@ -198,64 +194,9 @@ def _finetune(
             result, task, built, pos_weight, frozen, trainer, (model_args, data_args, eval_args, training_args)
         )
         write_card_if_possible(output_dir)
-        print(_closing_report(result, scores, untrained, eval_args), flush=True)
+        print(closing_report(result, scores, untrained, eval_args), flush=True)
     trainer.accelerator.wait_for_everyone()
     return result
-
-
-def prepare_output_dir(arguments: FinetuningArguments) -> str | None:
-    """Make sure that the output folder may be written, and find the checkpoint to go on from.
-
-    Args:
-        arguments (`FinetuningArguments`): `output_dir`, `overwrite_output_dir`, `resume_from_checkpoint`.
-
-    Returns:
-        `str` or `None`: the checkpoint.
-
-    Raises:
-        ValueError: if the folder holds another run and nothing was said about it, or there is no such checkpoint.
-    """
-    folder = Path(arguments.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output_dir {folder} is a file; give a folder.")
-    resume = arguments.resume_from_checkpoint
-    if resume is not None and resume.lower() not in ("false", "no"):
-        if resume.lower() in ("last", "true"):
-            found = find_checkpoint(folder)
-            if found is None:
-                raise ValueError(
-                    f"There is no complete checkpoint in {folder} to resume from; leave the argument out."
-                )
-            return found
-        if not (Path(resume) / "trainer_state.json").is_file():
-            raise ValueError(f"--resume_from_checkpoint {resume} is no complete checkpoint folder.")
-        return resume
-    remains = sorted(folder.glob("checkpoint-*")) if folder.is_dir() else []
-    remains += [folder / name for name in _RESULTS if (folder / name).exists()]
-    if remains and not arguments.overwrite_output_dir:
-        raise ValueError(
-            f"{folder} holds another run ({', '.join(path.name for path in remains[:4])}). Choose another "
-            f"--output_dir, go on "
-            "with --resume_from_checkpoint last, or start over with --overwrite_output_dir."
-        )
-    # Every process has to look before the first one removes anything.
-    if arguments.world_size > 1 and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-    if arguments.process_index == 0:
-        for path in remains:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        folder.mkdir(parents=True, exist_ok=True)
-    return None
-
-
-def find_checkpoint(folder: Path) -> str | None:
-    """Return the last complete checkpoint in a folder. One whose writing was cut short lacks `trainer_state.json`."""
-    complete = {}
-    for path in Path(folder).glob("checkpoint-*"):
-        number = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if number and (path / "trainer_state.json").is_file():
-            complete[int(number[1])] = path
-    return str(complete[max(complete)]) if complete else None
 
 
 def _resolve(arguments: FinetuningArguments, model_args: ModelArguments, task: ClassificationTask) -> None:
@@ -415,21 +356,6 @@ def _describe_in_config(config: Any, arguments: EvaluationArguments, thresholds:
         config.threshold_criterion = arguments.threshold_criterion
 
 
-def _save(trainer: ECGTrainer, folder: Path) -> None:
-    """Write model and extractor beside the folder's files, then move them in."""
-    staging = folder / ".saving"
-    if trainer.is_world_process_zero():
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-    trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(staging))
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        # A pickle, which a model folder should not hold; run.json tells the arguments.
-        (staging / "training_args.bin").unlink(missing_ok=True)
-        move_files(staging, folder)
-
-
 def _write_predictions(folder: Path, task: ClassificationTask, scores: Scores) -> None:
     write_predictions(
         folder / PREDICTIONS_FILE,
@@ -512,43 +438,6 @@ def write_card_if_possible(folder: Path) -> None:
         logger.info("No card: ecg_transformers.publishing is not available.")
         return
     write_card(folder)
-
-
-def _summary(task: ClassificationTask, built: BuiltModel, frozen: list[str], arguments: FinetuningArguments) -> str:
-    parameters = sum(parameter.numel() for parameter in built.model.parameters())
-    trainable = sum(parameter.numel() for parameter in built.model.parameters() if parameter.requires_grad)
-    sizes = ", ".join(
-        f"{facts['records']} {split}" + (f" ({facts['patients']} patients)" if "patients" in facts else "")
-        for split, facts in task.facts["splits"].items()
-    )
-    lines = [
-        f"Corpus {task.facts['name']}: {sizes} records, {len(task.label_names)} labels ({task.problem_type}).",
-        f"Model {built.model.config.model_type}, {parameters / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them "
-        f"learn, " + (f"from {built.base_model}." if built.base_model else "from scratch."),
-    ]
-    if frozen:
-        lines.append(f"Frozen: {', '.join(frozen)}.")
-    lines.append(
-        f"Learning rate {arguments.learning_rate:g}, batch {arguments.train_batch_size * arguments.world_size}, "
-        f"device "
-        f"{arguments.device}; best checkpoint by {arguments.metric_for_best_model}."
-    )
-    return "\n".join(lines)
-
-
-def _closing_report(
-    result: FineTuneResult, scores: dict[str, Any], untrained: dict[str, Scores], arguments: EvaluationArguments
-) -> str:
-    lines = []
-    if "test" in scores:
-        lines += ["", "Test records:", report(scores["test"], arguments)]
-        if "test" in untrained:
-            key = "mae" if result.problem_type == "regression" else "macro_auroc"
-            values = [found["test"].results[key] for found in (scores, untrained)]
-            shown = ["–" if value is None else f"{value:.3f}" for value in values]
-            lines.append(f"{key.replace('_', ' ')}: trained {shown[0]}, untrained {shown[1]}.")
-    lines.append(f"Saved in {result.output_dir} after {result.seconds['total']:.0f} s.")
-    return "\n".join(lines)
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ def load_challenge_scoring(
     except ValueError as error:
         raise ValueError(
             f"--challenge_weights {arguments.challenge_weights} scores none of the labels {list(label_names)[:6]} of "
-            f"the "
+            "the "
             "corpus; leave it out."
         ) from error
     return ChallengeScoring(weights, aliases)

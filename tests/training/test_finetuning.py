@@ -11,7 +11,7 @@ from transformers import AutoFeatureExtractor, AutoModelForSequenceClassificatio
 from ecg_transformers import load_corpus
 from ecg_transformers.corpora import label_names
 from ecg_transformers.training import finetune
-from ecg_transformers.training.finetuning import find_checkpoint
+from ecg_transformers.training.output_folder import find_checkpoint
 
 
 @pytest.fixture(scope="module")
