@@ -46,7 +46,14 @@ def load_folder(
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}.")
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        loaded = load_from_disk(str(folder))
+        try:
+            loaded = load_from_disk(str(folder))
+        except IndexError as error:
+            # datasets writes no file for a split without rows, and then looks for one.
+            raise ValueError(
+                f"{folder} cannot be opened: a split without records was saved in it, which `datasets` does not read "
+                "back. Save the corpus again without its empty splits."
+            ) from error
         corpus = loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded)
     else:
         files = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))

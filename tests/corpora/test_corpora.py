@@ -184,3 +184,11 @@ def test_hub_data_sets(monkeypatch, corpus):
     monkeypatch.setattr(saved_corpus, "load_dataset", load_dataset)
     assert load_corpus("somebody/ecgs", revision="v1")["test"].num_rows == 4
     assert asked == {"name": "somebody/ecgs", "data_dir": None, "revision": "v1"}
+
+
+def test_a_saved_corpus_with_an_empty_split_is_refused_clearly(tmp_path):
+    corpus = load_corpus("synthetic", num_patients=5, records_per_patient=1)
+    corpus["test"] = corpus["test"].select([])
+    corpus.save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(ValueError, match="without records"):
+        load_corpus(str(tmp_path / "saved"))
