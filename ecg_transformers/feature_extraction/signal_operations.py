@@ -211,14 +211,15 @@ def _fold_spectrum(spectrum: torch.Tensor, length: int, factor: int) -> torch.Te
     kept = length // factor
     size = kept // 2 + 1
     folded = spectrum[:, :size].clone()
+    mirrored = torch.zeros_like(folded)
     for image in range(1, factor):
         if 2 * image < factor:
             folded += spectrum[:, image * kept : image * kept + size]
         else:
             # Beyond the Nyquist frequency a real signal's spectrum is the mirrored conjugate.
             start = length - image * kept
-            folded += spectrum[:, start - size + 1 : start + 1].flip(-1).conj()
-    return folded / factor
+            mirrored += spectrum[:, start - size + 1 : start + 1]
+    return folded.add_(mirrored.flip(-1).conj_physical_()).div_(factor)
 
 
 def decimate_zero_phase(signal: torch.Tensor, factor: int) -> torch.Tensor:
@@ -440,9 +441,9 @@ def crop_step(batch: SignalBatch, seconds: float) -> SignalBatch:
 def fill_nan_step(batch: SignalBatch, value: float | str) -> SignalBatch:
     """Replace NaN by a number, or by the `"mean"` of the other samples of the window, all leads, padding left out."""
     signal = batch.signal
-    nan = signal.isnan()
-    if not nan.any():
+    if not bool(rows_with_nan(signal).any()):
         return batch
+    nan = signal.isnan()
     if value == "mean":
         counted = ~nan & batch.valid[:, None, :]
         total = torch.where(counted, signal, 0.0).sum(dim=(1, 2), keepdim=True)
