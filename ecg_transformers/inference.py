@@ -18,6 +18,10 @@ from .readers import ECGReadError, find_ecg_files, read_ecg
 from .record import ECGRecord
 
 
+# Samples of all leads that are preprocessed at once: half an hour of twelve leads at 500 Hz, or 180 records of 10 s.
+_LARGEST_BATCH = 12 * 500 * 1800
+
+
 @dataclass
 class InferenceResult:
     """What came out for one file: `values` on success, `error` otherwise.
@@ -157,14 +161,17 @@ class ECGInference:
     def over_files(self, paths: Iterable[str | Path]) -> Iterator[InferenceResult]:
         """Yield one result per file, in order; a file that cannot be read or used becomes a result with its error."""
         batch: list[tuple[str, ECGRecord | str]] = []
+        num_samples = 0
         for path in paths:
             try:
-                batch.append((str(path), read_ecg(path, **self.read_options)))
+                record = read_ecg(path, **self.read_options)
+                batch.append((str(path), record))
+                num_samples += record.signal.size
             except ECGReadError as error:
                 batch.append((str(path), str(error)))
-            if len(batch) == self.batch_size:
+            if len(batch) == self.batch_size or num_samples > _LARGEST_BATCH:
                 yield from self._run_batch(batch)
-                batch = []
+                batch, num_samples = [], 0
         yield from self._run_batch(batch)
 
     def _run_batch(self, batch: list[tuple[str, ECGRecord | str]]) -> Iterator[InferenceResult]:
