@@ -17,7 +17,6 @@ from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from .readers import ECGReadError, find_ecg_files, read_ecg
 from .record import ECGRecord
 
-
 # Samples of all leads that are preprocessed at once: half an hour of twelve leads at 500 Hz, or 180 records of 10 s.
 _LARGEST_BATCH = 12 * 500 * 1800
 
