@@ -27,6 +27,7 @@ _PUBLIC_NAMES = {
     "problem_type": ".corpora",
     "convert_checkpoint": ".conversion",
     "plot_ecg": ".visualization",
+    "ECGInference": ".inference",
     "HubertECGConfig": ".models.hubert_ecg.configuration_hubert_ecg",
     "HubertECGModel": ".models.hubert_ecg.modeling_hubert_ecg",
     "HubertECGForPreTraining": ".models.hubert_ecg.modeling_hubert_ecg",

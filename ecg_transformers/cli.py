@@ -6,7 +6,9 @@ import argparse
 import csv
 import json
 import os
+import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Draw a recording as the standard sheet: 25 mm/s, 10 mm/mV, 3 x 4 leads and a rhythm strip.",
     )
     plot.add_argument("input", help="ECG file")
-    plot.add_argument("--output", "-o", help="picture to write: .png, .pdf or .svg (default: beside here, RECORD.png)")
+    plot.add_argument(
+        "--output", "-o", help="picture to write: .png, .pdf or .svg (default: RECORD.png in the current folder)"
+    )
     plot.add_argument("--model", help="also predict with this model and print the result on the sheet")
     plot.add_argument(
         "--layout",
@@ -100,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     plot.add_argument("--speed", type=float, default=25, metavar="MM_PER_SECOND", help="paper speed (default: 25)")
     plot.add_argument("--gain", type=float, default=10, metavar="MM_PER_MV", help="amplitude scale (default: 10)")
+    plot.add_argument("--start", type=float, default=0, metavar="SECONDS", help="where the sheet begins (default: 0)")
     plot.add_argument("--title", help="heading (default: what the file tells)")
     _file_arguments(plot)
     plot.set_defaults(run=run_plot)
@@ -151,6 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.command:
         parser.print_help()
         return 2
+    # Where in the package a warning comes from helps nobody at a prompt.
+    previous, warnings.formatwarning = warnings.formatwarning, lambda message, *_, **__: f"warning: {message}\n"
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:
@@ -161,8 +168,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except (CommandError, ValueError, OSError, ImportError) as error:
         # The errors of the package name the value, what was expected and the remedy.
-        print(f"ecg-transformers {arguments.command}: {error}", file=sys.stderr)
+        print(f"ecg-transformers {arguments.command}: {_in_options(str(error))}", file=sys.stderr)
         return 1
+    finally:
+        warnings.formatwarning = previous
+
+
+def _in_options(message: str) -> str:
+    """Name the arguments of the package's functions as options of the command."""
+    return re.sub(r"\b(sampling_rate|lead_names|units)=", r"--\1 ", message)
 
 
 def _print_versions() -> None:
@@ -197,7 +211,7 @@ def _run_over_files(arguments: argparse.Namespace, inference) -> tuple[list, int
     results = list(tqdm(inference.over_files(files), total=len(files), unit="record", disable=len(files) < 2))
     failed = [result for result in results if result.error]
     for result in failed:
-        print(f"not used: {result.error}", file=sys.stderr)
+        print(f"not used: {_in_options(result.error)}", file=sys.stderr)
     return [result for result in results if not result.error], len(failed)
 
 
@@ -220,6 +234,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
             "path": result.path,
             "record_id": result.record_id,
             "num_windows": result.num_windows,
+            "leads_without_signal": result.leads_without_signal,
             "labels": inference.decide(result.values, thresholds),
             key: {name: round(float(value), 6) for name, value in zip(names, result.values, strict=True)},
         }
@@ -238,7 +253,10 @@ def run_predict(arguments: argparse.Namespace) -> int:
 
 
 def _print_prediction(row: dict, values: dict[str, float], thresholds: dict[str, float], key: str) -> None:
-    print(f"{row['path']}: {', '.join(row['labels']) or 'no label above its threshold'}")
+    found = "" if key == "values" else ", ".join(row["labels"]) or "no label above its threshold"
+    print(f"{row['path']}: {found}")
+    if row["leads_without_signal"]:
+        print(f"  without signal: {' '.join(row['leads_without_signal'])}")
     width = max(map(len, values))
     for name, value in sorted(values.items(), key=lambda item: -item[1]):
         note = (
@@ -253,9 +271,10 @@ def _write_predictions(path: Path, rows: list[dict], key: str, names: list[str])
     with written_atomically(path, newline="") as file:
         if path.suffix == ".csv":
             writer = csv.writer(file)
-            writer.writerow(["path", "record_id", "num_windows", "labels", *names])
+            writer.writerow(["path", "record_id", "num_windows", "leads_without_signal", "labels", *names])
             for row in rows:
-                head = [row["path"], row["record_id"], row["num_windows"], ";".join(row["labels"])]
+                head = [row["path"], row["record_id"], row["num_windows"], ";".join(row["leads_without_signal"])]
+                head.append(";".join(row["labels"]))
                 writer.writerow([*head, *row[key].values()])
         elif path.suffix == ".jsonl":
             file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -322,7 +341,7 @@ def run_plot(arguments: argparse.Namespace) -> int:
         from .inference import ECGInference
 
         inference = ECGInference.from_pretrained(arguments.model)
-        values, _ = inference([record])
+        values, _, _ = inference([record])
         named = zip(inference.label_names, values[0].tolist(), inference.thresholds.tolist(), strict=True)
         predictions = sorted(named, key=lambda item: -item[1])
     plot_ecg(
@@ -331,6 +350,7 @@ def run_plot(arguments: argparse.Namespace) -> int:
         title=arguments.title,
         predictions=predictions,
         layout=arguments.layout,
+        start_seconds=arguments.start,
         speed_mm_per_second=arguments.speed,
         gain_mm_per_mv=arguments.gain,
     )
@@ -373,7 +393,7 @@ def run_info(arguments: argparse.Namespace) -> int:
                     descriptions.append(describe_record(read_ecg(path, **_read_options(arguments)), path))
                 except ECGReadError as error:
                     failed += 1
-                    print(f"not readable: {error}", file=sys.stderr)
+                    print(f"not readable: {_in_options(str(error))}", file=sys.stderr)
         for description in descriptions:
             print(json.dumps(description) if arguments.json else format_description(description))
     return 1 if failed else 0
@@ -382,8 +402,13 @@ def run_info(arguments: argparse.Namespace) -> int:
 def run_demo(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers demo`."""
     from .demo import run
+    from .training import TrainingInterrupted
 
-    return run(Path(arguments.output_dir), short=arguments.short)
+    try:
+        return run(Path(arguments.output_dir), short=arguments.short)
+    except TrainingInterrupted:
+        print("interrupted; run the command again to start over", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ class InferenceResult:
         path (`str`): the file.
         record_id (`str`, *optional*): the record's own name.
         values (`np.ndarray`, *optional*): probabilities or regression values of shape `(labels,)`, or an embedding.
-        num_windows (`int`): windows that were averaged.
+        num_windows (`int`): windows that were combined.
+        leads_without_signal (`list[str]`): leads of the model that are missing, flat or void in the recording.
         error (`str`, *optional*): why there are no values.
     """
 
@@ -37,6 +38,7 @@ class InferenceResult:
     record_id: str | None = None
     values: np.ndarray | None = None
     num_windows: int = 0
+    leads_without_signal: list[str] = field(default_factory=list)
     error: str | None = None
 
 
@@ -77,8 +79,11 @@ class ECGInference:
         """Load model and extractor from a folder or Hub id.
 
         Raises:
-            ValueError: if weights are missing, as where predictions are asked of a checkpoint without a trained head.
+            ValueError: if there is no such folder or device, or weights are missing: predictions need a trained head.
         """
+        path = Path(folder)
+        if len(path.parts) > 1 and not path.exists() and (len(path.parts) != 2 or path.parent.is_dir()):
+            raise ValueError(f"There is no model folder {folder}.")
         auto_class = AutoModel if embeddings else AutoModelForSequenceClassification
         previous, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
         # What is missing is told below; a head that embeddings do not need is no news.
@@ -102,6 +107,10 @@ class ECGInference:
             )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"The device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
         return cls(model.eval().to(device), ECGFeatureExtractor.from_pretrained(folder), embeddings, **options)
 
     @property
@@ -126,7 +135,7 @@ class ECGInference:
         return [name for name, positive in zip(self.label_names, chosen, strict=True) if positive]
 
     @torch.inference_mode()
-    def __call__(self, records: Sequence[ECGRecord]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, records: Sequence[ECGRecord]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Run recordings through extractor and model.
 
         Args:
@@ -134,18 +143,20 @@ class ECGInference:
 
         Returns:
             `tuple`: values of shape `(records, labels)` — probabilities (sigmoid, or softmax for single-label models),
-            regression values, or embeddings `(records, hidden)` — and the number of windows of each record.
+            regression values, or embeddings `(records, hidden)` — the number of windows of each record, and for each
+            record and lead whether the lead carries signal, boolean `(records, leads)`.
         """
         device = self.model.device
         inputs = self.extractor(list(records), windows=self.windows, device=device, return_tensors="pt")
         index = inputs.pop("record_index", torch.arange(len(records))).cpu().numpy()
-        inputs.pop("lead_mask")
+        lead_mask = inputs.pop("lead_mask").cpu().numpy().astype(bool)
         outputs = [
             self._values({name: value[start : start + self.batch_size] for name, value in inputs.items()})
             for start in range(0, len(index), self.batch_size)
         ]
         values = aggregate_windows(torch.cat(outputs).float().cpu().numpy(), index, method=self.aggregation)
-        return values, np.bincount(index, minlength=len(records))
+        first_rows = np.searchsorted(index, np.arange(len(records)))
+        return values, np.bincount(index, minlength=len(records)), lead_mask[first_rows]
 
     def _values(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.embeddings:
@@ -177,8 +188,7 @@ class ECGInference:
         records = [record for _, record in batch if isinstance(record, ECGRecord)]
         done: dict[int, InferenceResult] = {}
         try:
-            values, counts = self(records) if records else ([], [])
-            rows = iter(zip(values, counts, strict=True))
+            rows = iter(zip(*self(records), strict=True)) if records else iter(())
         except ValueError:
             # One recording that cannot be used fails the batch: find it by running them one at a time.
             rows = None
@@ -188,8 +198,13 @@ class ECGInference:
                 continue
             name = record.metadata.get("record_id")
             try:
-                row, count = next(rows) if rows is not None else tuple(part[0] for part in self([record]))
-                done[position] = InferenceResult(path, name, row, int(count))
+                row, count, leads = next(rows) if rows is not None else tuple(part[0] for part in self([record]))
+                without = [lead for lead, usable in zip(self.extractor.lead_names, leads, strict=True) if not usable]
+                done[position] = InferenceResult(path, name, row, int(count), without)
+                if not leads.any():
+                    done[position] = InferenceResult(
+                        path, name, error=f"{path}: no lead carries a signal, all are flat, missing or hold NaN."
+                    )
             except ValueError as error:
                 done[position] = InferenceResult(path, name, error=str(error))
         yield from (done[position] for position in range(len(batch)))

@@ -120,9 +120,17 @@ def test_bad_files_are_reported_and_the_others_go_on(records, model, tmp_path, c
     flat = recording(5000, 9)
     save_npz(ECGRecord(flat.signal * 1e6, 500, STANDARD_LEADS, {"record_id": "huge"}), tmp_path / "huge.npz")
     save_npz(flat, tmp_path / "good.npz")
+    silent = np.zeros((12, 5000), dtype=np.float32)
+    save_npz(ECGRecord(silent, 500, STANDARD_LEADS, {"record_id": "silent"}), tmp_path / "silent.npz")
+    half = flat.signal.copy()
+    half[6:] = 0
+    save_npz(ECGRecord(half, 500, STANDARD_LEADS, {"record_id": "half"}), tmp_path / "half.npz")
     assert run("predict", tmp_path, "--model", model, "--json") == 1
     captured = capsys.readouterr()
-    assert [json.loads(line)["record_id"] for line in captured.out.splitlines()] == ["R9"]
+    rows = [json.loads(line) for line in captured.out.splitlines()]
+    assert [row["record_id"] for row in rows] == ["R9", "half"]
+    assert [row["leads_without_signal"] for row in rows] == [[], list(STANDARD_LEADS[6:])]
+    assert "silent.npz: no lead carries a signal" in captured.err
     assert "bad.npz" in captured.err and "worse.npz" in captured.err
     assert "huge.npz" in captured.err and "Traceback" not in captured.err
 
@@ -157,6 +165,8 @@ def test_embeddings(records, model, tmp_path, capsys):
         (["predict", "{records}", "--model", "{model}", "--threshold", "7"], "between 0 and 1"),
         (["predict", "{records}", "--model", "{model}", "--batch_size", "0"], "at least 1"),
         (["predict", "{records}", "--model", "{backbone}"], "no trained classification head"),
+        (["predict", "{records}", "--model", "{model}/nowhere"], "no model folder"),
+        (["predict", "{records}", "--model", "{model}", "--device", "gpu"], "'gpu' cannot be used"),
         (["embed", "{records}", "--model", "{model}"], "--output embeddings.npz"),
         (["plot", "{records}/R0.npz", "-o", "a.docx"], "png"),
         (["plot", "nowhere.hea"], "nowhere.hea"),
@@ -197,8 +207,8 @@ def test_plot_with_predictions(records, model, tmp_path, capsys):
 def test_one_bad_record_does_not_spoil_its_batch(model):
     inference = ECGInference.from_pretrained(model, batch_size=8)
     good = recording(5000, 1)
-    values, counts = inference([good, recording(2000, 2)])
-    assert values.shape == (2, 3) and counts.tolist() == [2, 1]
+    values, counts, leads = inference([good, recording(2000, 2)])
+    assert values.shape == (2, 3) and counts.tolist() == [2, 1] and leads.shape == (2, 12) and leads.all()
     np.testing.assert_allclose(values[0], inference([good])[0][0], atol=1e-6)
 
 

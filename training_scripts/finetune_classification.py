@@ -18,6 +18,9 @@ def main() -> int:
     except TrainingInterrupted as interruption:
         print(interruption, file=sys.stderr)
         return 128 + interruption.signal_number
+    except KeyboardInterrupt:
+        print("interrupted before training had begun", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         if "debug" in sys.argv:
             raise

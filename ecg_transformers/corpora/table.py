@@ -67,13 +67,13 @@ def load_table(
         validation_csv (`str` or path, *optional*): table of the validation records. Where this or `test_csv` is
             missing, its share is taken out of the training table, by patient where one is known.
         test_csv (`str` or path, *optional*): table of the test records.
-        ecg_dir (`str` or path, *optional*): folder with the files; by default that of each table. A name's ending may
-            be left out in the table, and a name may be an absolute path.
+        ecg_dir (`str` or path, *optional*): folder with the files; by default `data_dir`, else that of each table. A
+            name's ending may be left out in the table, and a name may be an absolute path.
         label_start_index (`int`, *optional*, defaults to 3): index (from 0) of the first label column.
         label_columns (sequence of `str`, *optional*): the label columns by name instead.
         problem_type (`str`, *optional*): `"multi_label_classification"`, `"single_label_classification"` or
-            `"regression"`. By default several columns are multi-label, and one column is single-label if it holds
-            words or whole numbers, else regression.
+            `"regression"`. By default several columns, and one column of 0 and 1, are multi-label; one column
+            is single-label if it holds words or other whole numbers, else regression.
         patient_column (`str`, *optional*): column with the patient; by default `patient_id` if there is one.
         sex_codes (`dict`, *optional*): what numbers in the column `sex` mean, for example `{0: "male", 1: "female"}`;
             without it numbers are unknown, words are understood.
@@ -112,13 +112,16 @@ def load_table(
     rows_of_split: dict[str, list[dict[str, Any]]] = {}
     for name, table in tables.items():
         csv_path = paths[name]
-        folder = Path(os.path.abspath(csv_path.parent if ecg_dir is None else _locate(ecg_dir, data_dir)))
+        default = data_dir or csv_path.parent
+        folder = Path(os.path.abspath(default if ecg_dir is None else _locate(ecg_dir, data_dir)))
         if not folder.is_dir():
             raise ValueError(f"`ecg_dir` is the folder with the ECG files; there is none at {folder}.")
         rows = _rows(table, csv_path, targets, patient_column, sex_codes or {})
         files = map_files(lambda row, folder=folder: _find_file(row["ecg"], folder), rows, "Looking for records")
         missing = [row["ecg"] for row, file in zip(rows, files, strict=True) if file is None]
-        report_missing(missing, len(rows), f"files of {csv_path} in {folder}", skip_missing, "skip_missing")
+        report_missing(
+            missing, len(rows), f"files of {csv_path} in {folder} (`ecg_dir`)", skip_missing, "skip_missing"
+        )
         rows_of_split[name] = [{**row, "ecg": file} for row, file in zip(rows, files, strict=True) if file is not None]
         if not rows_of_split[name]:
             raise ValueError(f"{csv_path} gives no records with a known target.")
@@ -154,13 +157,13 @@ class _Targets:
 
     def feature(self) -> Any:
         """Return the feature of the column `labels`."""
-        from datasets import ClassLabel, Value
+        from datasets import ClassLabel
 
         if self.kind == "single_label_classification":
             return ClassLabel(names=self.classes)
         if self.kind == "multi_label_classification":
             return multi_label_feature(self.columns)
-        return Value("float32") if len(self.columns) == 1 else regression_feature(self.columns)
+        return regression_feature(self.columns)
 
     def parse(self, row: dict[str, Any], where: str) -> Any:
         """Return the target of a row, or `None` if it is unknown."""
@@ -182,7 +185,7 @@ class _Targets:
                 )
         if self.kind == "regression" and all(number is None for number in numbers.values()):
             return None
-        return numbers[self.columns[0]] if self.kind == "regression" and len(self.columns) == 1 else numbers
+        return numbers
 
     def strata(self, labels: list[Any]) -> np.ndarray | None:
         """Return what a split is balanced on: labels, classes, or the quarter of a number."""
@@ -192,7 +195,8 @@ class _Targets:
             return np.array([[row[name] or 0.0 for name in self.columns] for row in labels])
         if len(self.columns) > 1:
             return None
-        return np.digitize(labels, np.quantile(labels, (0.25, 0.5, 0.75)))
+        numbers = [row[self.columns[0]] for row in labels]
+        return np.digitize(numbers, np.quantile(numbers, (0.25, 0.5, 0.75)))
 
 
 def _locate(path: str | os.PathLike, data_dir: str | os.PathLike | None) -> Path:
@@ -256,8 +260,12 @@ def _guess_problem_type(tables: dict[str, pd.DataFrame], columns: list[str]) -> 
         whole = all(float(value).is_integer() for value in values)
     except ValueError:
         whole = True
+    if whole and {value.strip() for value in values} <= {"0", "1", "0.0", "1.0"}:
+        return "multi_label_classification"
     kind = "single_label_classification" if whole else "regression"
-    logger.warning("The only label column, %r, is taken as %s; `problem_type` says otherwise.", columns[0], kind)
+    logger.warning(
+        "The only label column, %r, is taken as %s; the option problem_type=... says otherwise.", columns[0], kind
+    )
     return kind
 
 

@@ -175,7 +175,8 @@ def describe_split(dataset: Any, targets: np.ndarray, label_names: Sequence[str]
     if "patient_id" in dataset.column_names:
         patients = dataset.select_columns(["patient_id"])[:]["patient_id"]
         known = {patient for patient in patients if patient is not None}
-        facts["patients"] = len(known) + sum(patient is None for patient in patients)
+        if known:
+            facts["patients"] = len(known) + sum(patient is None for patient in patients)
     if problem_type == "single_label_classification":
         facts["labels"] = {
             name: {"positives": int((targets == index).sum())} for index, name in enumerate(label_names)

@@ -25,7 +25,7 @@ from .callbacks import (
 )
 from .data import CorpusSplit, ECGCollator, positive_weights
 from .layer_groups import freeze_layers
-from .output_folder import find_checkpoint, prepare_output_dir, save_model_folder
+from .output_folder import check_continuation, find_checkpoint, prepare_output_dir, save_model_folder
 from .run_record import (
     METRICS_FILE,
     PREDICTIONS_FILE,
@@ -146,6 +146,7 @@ def _finetune(
     challenge = None
     if task.problem_type == "multi_label_classification":
         challenge = load_challenge_scoring(eval_args, task.label_names, data_args.data_dir)
+    check_continuation(checkpoint, model_args, data_args, training_args, task)
     _resolve(training_args, model_args, task)
 
     # The seed comes after the corpus, which may draw random numbers of its own.

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import re
 import shutil
 from pathlib import Path
 
 import torch
 
-from .arguments import FinetuningArguments
-from .run_record import METRICS_FILE, PREDICTIONS_FILE, RUN_FILE, move_files
+from .arguments import DataArguments, FinetuningArguments, ModelArguments
+from .run_record import METRICS_FILE, PREDICTIONS_FILE, RUN_FILE, move_files, to_plain, write_json
+from .task import ClassificationTask
 from .trainer import ECGTrainer
 
+# What a run was started with, so that nothing else is taken for its continuation.
+START_FILE = "started_with.json"
+
 _RESULTS = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_args.bin")
-_RESULTS += (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE)
+_RESULTS += (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, START_FILE)
 
 
 def prepare_output_dir(arguments: FinetuningArguments) -> str | None:
@@ -69,6 +76,63 @@ def find_checkpoint(folder: Path) -> str | None:
         if number and (path / "trainer_state.json").is_file():
             complete[int(number[1])] = path
     return str(complete[max(complete)]) if complete else None
+
+
+def check_continuation(
+    checkpoint: str | None,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: FinetuningArguments,
+    task: ClassificationTask,
+) -> None:
+    """Note what a run starts with, or check that a resumed run goes on with the same records, labels and model.
+
+    Args:
+        checkpoint (`str`, *optional*): the checkpoint to go on from; without it this is the start.
+        model_args, data_args, training_args: the arguments of the run.
+        task (`ClassificationTask`): the loaded corpus.
+
+    Raises:
+        ValueError: if a resumed run differs from its start, naming what differs. Files may have moved, and settings of
+            the optimisation may change.
+    """
+    records = {}
+    for split, targets in task.targets.items():
+        names = "\n".join(str(name) for name in task.column(split, "record_id"))
+        records[split] = hashlib.sha256(names.encode() + targets.tobytes()).hexdigest()[:16]
+    now = to_plain(
+        {
+            **dataclasses.asdict(model_args),
+            "train_windows": data_args.train_windows,
+            "pos_weight": data_args.pos_weight,
+            "max_pos_weight": data_args.max_pos_weight,
+            # Of a path the last part: the file may travel with the folder.
+            "model_name_or_path": model_args.model_name_or_path and Path(model_args.model_name_or_path).name,
+            "seed": training_args.seed,
+            "labels": task.label_names,
+            **{f"records of {split}": digest for split, digest in records.items()},
+        }
+    )
+    if checkpoint is None:
+        if training_args.process_index == 0:
+            write_json(Path(training_args.output_dir) / START_FILE, now)
+        return
+    path = Path(checkpoint).parent / START_FILE
+    if not path.is_file():
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    different = [name for name in now if before.get(name) != now[name]]
+    if different:
+        pairs = [f"{name} was {_shortened(before.get(name))}, is {_shortened(now[name])}" for name in different]
+        raise ValueError(
+            f"{checkpoint} belongs to a run with other settings ({'; '.join(pairs)}). Resume with the same records, "
+            "labels, model and seed, or start anew in another --output_dir."
+        )
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def save_model_folder(trainer: ECGTrainer, folder: Path) -> None:

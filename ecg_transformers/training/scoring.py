@@ -110,7 +110,7 @@ def choose_thresholds(
     probabilities: np.ndarray,
     challenge: ChallengeScoring | None = None,
 ) -> dict[str, float]:
-    """Choose thresholds on validation probabilities; 0.5 for labels without both classes there."""
+    """Choose thresholds on validation probabilities; 0.5 without both classes there, 1 if never learnt."""
     from ..evaluation import select_thresholds
 
     with warnings.catch_warnings():
@@ -124,7 +124,12 @@ def choose_thresholds(
             challenge_weights=challenge.weights if challenge else None,
             aliases=challenge.aliases if challenge else None,
         )
-    return dict(zip(task.label_names, map(float, thresholds), strict=True))
+    # A label without positives in training was not learnt: its probability means nothing, so it is never predicted.
+    learnt = (task.targets["train"] == 1).any(axis=0)
+    return {
+        name: float(threshold) if known else 1.0
+        for name, threshold, known in zip(task.label_names, thresholds, learnt, strict=True)
+    }
 
 
 def score_split(

@@ -118,7 +118,7 @@ def test_patients(folder):
     [
         (["0", "1", "10", "2"], ["0", "1", "2", "10"]),
         (["normal", "AF", "None", "other"], ["AF", "None", "normal", "other"]),
-        (["0.0", "1.0", "0.0", "1.0"], ["0", "1"]),
+        (["1.0", "2.0", "1.0", "2.0"], ["1", "2"]),
     ],
 )
 def test_single_label(folder, values, names, caplog):
@@ -140,9 +140,9 @@ def test_single_label(folder, values, names, caplog):
 def test_regression(folder):
     write_table(folder / "train.csv", [f"e{n:02d},50,F,{n / 10},{n}" for n in range(20)], "filename,age,sex,ef,qt")
     one = load(folder, label_columns=["ef"])
-    assert (problem_type(one), label_names(one)) == ("regression", ["labels"])
-    assert rows_of(one)["e05"]["labels"] == 0.5
-    means = [np.mean(one[split]["labels"][:]) for split in one]
+    assert (problem_type(one), label_names(one)) == ("regression", ["ef"])
+    assert rows_of(one)["e05"]["labels"] == {"ef": 0.5}
+    means = [np.mean([row["ef"] for row in one[split]["labels"]]) for split in one]
     assert max(means) - min(means) < 0.4
     two = load(folder, problem_type="regression")
     assert (problem_type(two), label_names(two)) == ("regression", ["ef", "qt"])
@@ -214,3 +214,10 @@ def test_mixed_formats_of_real_files(shared_data, tmp_path):
         "table", train_csv=table, ecg_dir=shared_data, sampling_rate=250, lead_names="standard", split=(1, 0, 0)
     )
     assert [row["ecg"].sampling_rate for row in corpus["train"]] == [500, 500, 500, 100, 250]
+
+
+def test_one_column_of_zeros_and_ones_is_a_label(folder):
+    rows = [f"e{n:02d},50,F,{'' if n == 3 else n % 2}" for n in range(20)]
+    write_table(folder / "train.csv", rows, "filename,age,sex,AF")
+    corpus = load(folder)
+    assert problem_type(corpus) == "multi_label_classification" and label_names(corpus) == ["AF"]

@@ -114,6 +114,23 @@ def test_only_complete_checkpoints_are_found(tmp_path):
     assert find_checkpoint(tmp_path).endswith("checkpoint-10")
 
 
+def test_resuming_with_other_records_or_settings_is_refused(finished_run, corpus_folder, tiny_overrides):
+    from ecg_transformers.training import parse_finetuning_arguments
+
+    folder = finished_run.output_dir
+    arguments = ["--corpus", str(corpus_folder), "--config_overrides", tiny_overrides, "--output_dir", str(folder)]
+    arguments += ["--num_train_epochs", "3", "--resume_from_checkpoint", "last", "--disable_tqdm", "true"]
+    before = (folder / "metrics.json").read_bytes()
+    for changes, words in (
+        (["--corpus", "synthetic", "--corpus_options", "num_patients=20"], "records of train was"),
+        (["--seed", "5"], "seed was 42, is 5"),
+        (["--head", "mlp"], "head was None, is mlp"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            finetune(*parse_finetuning_arguments([*arguments, *changes]))
+    assert (folder / "metrics.json").read_bytes() == before
+
+
 def test_resuming_without_a_checkpoint(make_arguments):
     with pytest.raises(ValueError, match="no complete checkpoint"):
         finetune(*make_arguments("--resume_from_checkpoint", "last"))
