@@ -245,10 +245,11 @@ def _build_model(
         "of another shape": shapes,
     }
     if any(problems.values()):
-        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+        listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
+        hint = " For a model folder give the folder, which holds its configuration." if source.is_file() else ""
         raise CheckpointConversionError(
             f"The weights in {source} are not those of {model_class.__name__} with its configuration. {listed}. The "
-            "checkpoint is incomplete, altered, or its configuration belongs to another."
+            f"checkpoint is incomplete, altered, or its configuration belongs to another.{hint}"
         )
     broken = sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all())
     if broken:
@@ -258,6 +259,10 @@ def _build_model(
         model.to(dtypes.pop())
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
 def _check_written(folder: Path, model: PreTrainedModel) -> None:

@@ -34,6 +34,7 @@ def run(output_dir: Path, short: bool = False) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from .readers.numpy_files import save_npz
     from .training import demo_arguments, finetune
+    from .training.output_folder import START_FILE
 
     output_dir.mkdir(parents=True, exist_ok=True)
     folder, record_path, sheet = output_dir / "model", output_dir / "record.npz", output_dir / "sheet.png"
@@ -44,6 +45,7 @@ def run(output_dir: Path, short: bool = False) -> int:
     result = finetune(model_args, data_args, eval_args, training_args)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
+    (folder / START_FILE).unlink(missing_ok=True)
 
     _announce(2, "Compare with the same model without training, on the same held-out patients")
     trained, untrained = result.test["macro_auroc"], result.untrained["macro_auroc"]

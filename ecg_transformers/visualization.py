@@ -110,6 +110,9 @@ def plot_ecg(
         plot_ecg(read_ecg("JS00001.hea"), "sheet.png", predictions=[("atrial fibrillation", 0.97)])
         ```
     """
+    if not hasattr(record, "lead_names"):
+        kind = type(record).__name__
+        raise ValueError(f"plot_ecg draws an ECGRecord(signal, sampling_rate, lead_names); got a {kind}.")
     rows, columns, with_strip = _parse_layout(layout)
     numbers = {
         "speed_mm_per_second": speed_mm_per_second,

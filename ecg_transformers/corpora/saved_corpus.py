@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -69,6 +70,11 @@ def load_folder(
     return _three_splits(_with_ecg_column(corpus, folder), split, seed, folder)
 
 
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name.lower(), list_corpora(), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 def load_saved_corpus(
     name: str | os.PathLike,
     data_dir: str | os.PathLike | None = None,
@@ -100,7 +106,7 @@ def load_saved_corpus(
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         raise ValueError(
             f"Unknown corpus {str(name)!r}: no folder of that name, no owner/name on the Hub, and not one of "
-            f"{', '.join(list_corpora())}."
+            f"{', '.join(list_corpora())}.{_suggestion(str(name))}"
         )
     try:
         loaded = load_dataset(str(name), data_dir=None if data_dir is None else str(data_dir), **options)

@@ -262,6 +262,13 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
     def _normalize(self, item, index, count, sampling_rate, lead_names, units):
         """Return one recording as a `(leads, samples)` tensor in mV, which leads are there, its rate and its name."""
         name = f"recording {index}" if count > 1 else "the recording"
+        if item is None or isinstance(item, dict):
+            raise ValueError(f"{name} is a {type(item).__name__}; expected an ECGRecord or an array (leads, samples).")
+        if isinstance(lead_names, str) or isinstance(sampling_rate, list | tuple | np.ndarray):
+            raise ValueError(
+                f"Give one `sampling_rate` for all and `lead_names` as a list; got {sampling_rate!r}, {lead_names!r}. "
+                "For recordings of several rates pass ECGRecord(signal, sampling_rate, lead_names) each."
+            )
         if isinstance(item, str | Path):
             raise ValueError(f"Got the path {str(item)!r}; read it first: extractor(ecg_transformers.read_ecg(path)).")
         if all(hasattr(item, attribute) for attribute in ("signal", "sampling_rate", "lead_names")):

@@ -75,7 +75,7 @@ def render_card(folder: str | Path, licence: str | None = None) -> str:
         "training_note": _training_note(run),
         "curve": _curve(run["learning_curve"], metric),
         "curve_metric": metric.replace("_", " "),
-        "limits": _LIMITS.get(run["corpus"]["name"], _LIMITS_OF_ANY),
+        "limits": _LIMITS.get(run["corpus"]["name"], _LIMITS_OF_ANY) + _never_learnt(run),
         "licence_note": _licence_note(run, licence),
         "environment": _environment(run),
     }
@@ -87,6 +87,17 @@ _LIMITS_OF_ANY = (
     "The figures hold for records like those of the test split. Other devices, populations and lead placements can "
     "differ, so score the model on your own records first. Where a table cell is empty, a label could not be scored."
 )
+
+
+def _never_learnt(run: dict[str, Any]) -> str:
+    """Name the labels that no training record had."""
+    if run["corpus"]["problem_type"] != "multi_label_classification":
+        return ""
+    counts = run["corpus"]["splits"]["train"]["labels"]
+    absent = [name for name, count in counts.items() if not count["positives"]]
+    if not absent:
+        return ""
+    return f" Without a positive training record, and so never predicted: {', '.join(absent)}."
 
 
 def _licence(run: dict[str, Any], licence: str | None) -> str:
@@ -202,7 +213,9 @@ def _comparison(run: dict[str, Any]) -> str | None:
 def _corpus_note(run: dict[str, Any]) -> str:
     corpus = run["corpus"]
     task = f", task {corpus['task']}" if corpus["task"] else ""
-    return f"Corpus `{corpus['name']}`{task}. No patient is in more than one split, as far as patients are known."
+    known = all("patients" in facts for facts in corpus["splits"].values() if facts["records"])
+    patients = "No patient is in more than one split." if known else "Patients are not known: it is split by record."
+    return f"Corpus `{corpus['name']}`{task}. {patients}"
 
 
 def _training_note(run: dict[str, Any]) -> str:

@@ -461,9 +461,11 @@ def parse_finetuning_arguments(
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = HfArgumentParser(
         kinds,
+        usage="%(prog)s [run.yaml] --output_dir FOLDER [options]",
         description="Fine-tune an ECG model on a labelled corpus, evaluate it, and save it with its card. The first "
         "argument may be a .json or .yaml file with the same names.",
     )
+    _group_help(parser, kinds)
     if arguments and Path(arguments[0]).suffix in (".json", ".yaml", ".yml"):
         settings = _read_settings(Path(arguments.pop(0)))
         known = {entry.name for kind in kinds for entry in fields(kind)}
@@ -474,6 +476,24 @@ def parse_finetuning_arguments(
             )
         parser.set_defaults(**settings)
     return parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+
+
+def _group_help(parser: HfArgumentParser, kinds: Sequence[type]) -> None:
+    """Show the options in groups, ours first; `HfArgumentParser` lists hundreds in a row."""
+    inherited = {entry.name for entry in fields(TrainingArguments)}
+    ours = {name for name in FinetuningArguments.__annotations__}
+    general = parser._optionals._group_actions
+    for kind in kinds:
+        names = {entry.name for entry in fields(kind)}
+        group = parser.add_argument_group((kind.__doc__ or "").strip().splitlines()[0].rstrip("."))
+        for action in list(general):
+            if action.dest in names and (kind is not FinetuningArguments or action.dest in ours):
+                general.remove(action)
+                group._group_actions.append(action)
+    rest = parser.add_argument_group("Other arguments of transformers' Trainer")
+    for action in [action for action in general if action.dest in inherited]:
+        general.remove(action)
+        rest._group_actions.append(action)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
