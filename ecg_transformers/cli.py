@@ -341,7 +341,9 @@ def run_plot(arguments: argparse.Namespace) -> int:
         from .inference import ECGInference
 
         inference = ECGInference.from_pretrained(arguments.model)
-        values, _, _ = inference([record])
+        values, _, leads = inference([record])
+        if not leads.any():
+            raise CommandError(f"{arguments.input}: no lead carries a signal, so there is nothing to predict from.")
         named = zip(inference.label_names, values[0].tolist(), inference.thresholds.tolist(), strict=True)
         predictions = sorted(named, key=lambda item: -item[1])
     plot_ecg(

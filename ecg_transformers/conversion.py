@@ -96,7 +96,7 @@ def convert_checkpoint(
         model_class, config, tensors = converter.convert(
             checkpoint.config or {}, checkpoint.tensors, checkpoint.entries, names
         )
-        extractor = feature_extractor or _find_extractor(source, entry, converter, config, recipe)
+        extractor = feature_extractor or _find_extractor(source, entry, config, recipe)
     except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
         # What a foreign file calls its configuration can be of any type
         raise CheckpointConversionError(f"{source} cannot be converted to {entry.model_type}: {error}") from error
@@ -212,14 +212,17 @@ def _read_label_names(label_names: Sequence[str] | str | Path | None) -> list[st
 
 
 def _find_extractor(
-    source: Path, entry: ModelEntry, converter: Any, config: PreTrainedConfig, recipe: str | None
+    source: Path, entry: ModelEntry, config: PreTrainedConfig, recipe: str | None
 ) -> ECGFeatureExtractor:
+    from .feature_extraction.ecg_recipes import adapt_hubert_ecg_recipe
     from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 
     if recipe is None and source.is_dir() and (source / "preprocessor_config.json").is_file():
         return ECGFeatureExtractor.from_pretrained(source)
     extractor = ECGFeatureExtractor.for_model_type(entry.model_type, recipe)
-    adapted = converter.adapt_recipe(extractor.recipe, config)
+    if entry.model_type != "hubert_ecg":
+        return extractor
+    adapted = adapt_hubert_ecg_recipe(extractor.recipe, config.conv_stride)
     return ECGFeatureExtractor(recipe=adapted, lead_names=extractor.lead_names)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from .evaluation import aggregate_windows
@@ -111,7 +111,7 @@ class ECGInference:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"The device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-        return cls(model.eval().to(device), ECGFeatureExtractor.from_pretrained(folder), embeddings, **options)
+        return cls(model.eval().to(device), _load_extractor(folder), embeddings, **options)
 
     @property
     def label_names(self) -> list[str]:
@@ -208,6 +208,14 @@ class ECGInference:
             except ValueError as error:
                 done[position] = InferenceResult(path, name, error=str(error))
         yield from (done[position] for position in range(len(batch)))
+
+
+def _load_extractor(folder: str | Path) -> ECGFeatureExtractor:
+    try:
+        return AutoFeatureExtractor.from_pretrained(folder)
+    except OSError:
+        # Published without a recipe: that of its model type.
+        return ECGFeatureExtractor.from_pretrained(folder)
 
 
 def list_ecg_files(inputs: Sequence[str | Path]) -> list[Path]:

@@ -4,6 +4,10 @@ A checkpoint carries its recipe in `preprocessor_config.json`. Checkpoints that 
 the recipe of their model type, the first one listed for it.
 """
 
+import copy
+from collections.abc import Sequence
+from math import prod
+
 from .ecg_leads import STANDARD_LEADS
 
 # HuBERT-ECG (Coppola et al., medRxiv 10.1101/2024.11.14.24317328, and the code published with it). The band-pass lasts
@@ -33,3 +37,27 @@ RECIPES: dict[str, dict] = {
 }
 
 RECIPES_OF_MODEL_TYPE: dict[str, tuple[str, ...]] = {"hubert_ecg": ("hubert_ecg", "hubert_ecg_filter_first")}
+
+
+def adapt_hubert_ecg_recipe(recipe: list[dict], conv_stride: Sequence[int]) -> list[dict]:
+    """Return HuBERT-ECG's recipe at the sampling rate that a model's convolutions were made for.
+
+    The original decimates 5 s at 500 Hz by 5, by 10, or not at all, and chooses convolutions that make 93 tokens of
+    the row in every case; so their stride tells the decimation.
+
+    Raises:
+        ValueError: if the convolutions fit none of the three.
+    """
+    factors = {64: 5, 32: 10, 320: 1}
+    stride = prod(conv_stride)
+    if stride not in factors:
+        raise ValueError(
+            f"`conv_stride` {list(conv_stride)} (in all {stride}) belongs to no sampling rate of HuBERT-ECG: 64 is "
+            "for 100 Hz, 32 for 50 Hz, 320 for 500 Hz. Pass the `feature_extractor` of the model's training, or store "
+            "it in the folder."
+        )
+    recipe = copy.deepcopy(recipe)
+    for entry in recipe:
+        if entry["step"] == "decimate":
+            entry["factor"] = factors[stride]
+    return [entry for entry in recipe if entry["step"] != "decimate" or entry["factor"] > 1]

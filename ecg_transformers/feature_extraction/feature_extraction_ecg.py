@@ -14,7 +14,7 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 
 from .ecg_leads import STANDARD_LEADS, arrange_leads, canonical_lead_name
-from .ecg_recipes import RECIPES, RECIPES_OF_MODEL_TYPE
+from .ecg_recipes import RECIPES, RECIPES_OF_MODEL_TYPE, adapt_hubert_ecg_recipe
 from .signal_operations import SignalBatch, apply_recipe, validate_recipe
 
 MILLIVOLTS_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "µV": 1e-3, "μV": 1e-3, "V": 1e3, "nV": 1e-6}
@@ -117,15 +117,21 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         try:
             found, remaining = super().get_feature_extractor_dict(pretrained_model_name_or_path, **kwargs)
         except OSError as error:
+            # A file that is there but cannot be read is an error, not a reason for another recipe.
+            if any((Path(pretrained_model_name_or_path) / name).exists() for name in _RECIPE_FILES):
+                raise
             location = {key: kwargs[key] for key in _LOCATION_ARGUMENTS if key in kwargs}
             try:
-                model_type = AutoConfig.from_pretrained(pretrained_model_name_or_path, **location).model_type
+                config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **location)
             except (OSError, ValueError):
                 raise error from None
-            if model_type not in RECIPES_OF_MODEL_TYPE:
+            if config.model_type not in RECIPES_OF_MODEL_TYPE:
                 raise error
             remaining = {key: value for key, value in kwargs.items() if key not in _CONSUMED_ARGUMENTS}
-            return copy.deepcopy(dict(RECIPES[RECIPES_OF_MODEL_TYPE[model_type][0]])), remaining
+            found = copy.deepcopy(dict(RECIPES[RECIPES_OF_MODEL_TYPE[config.model_type][0]]))
+            if config.model_type == "hubert_ecg":
+                found["recipe"] = adapt_hubert_ecg_recipe(found["recipe"], config.conv_stride)
+            return found, remaining
         if "recipe" not in found:
             raise ValueError(
                 f"The preprocessor_config.json of {pretrained_model_name_or_path} holds no 'recipe' (its type is "
@@ -354,6 +360,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         return usable
 
 
+_RECIPE_FILES = ("preprocessor_config.json", "processor_config.json")
 _LOCATION_ARGUMENTS = ("cache_dir", "force_download", "proxies", "subfolder", "token", "local_files_only", "revision")
 _CONSUMED_ARGUMENTS = (*_LOCATION_ARGUMENTS, "_from_pipeline", "_from_auto")
 

@@ -170,6 +170,8 @@ def _finetune(
     if stopper.received is not None:
         raise TrainingInterrupted(stopper.received, find_checkpoint(output_dir))
 
+    # Saved before the evaluation too: a test record that cannot be used must not cost the trained model.
+    save_model_folder(trainer, output_dir)
     result = FineTuneResult(output_dir, task.label_names, task.problem_type)
     result.learning_curve = learning_curve(trainer.state.log_history)
     with clock.measure("evaluation"):

@@ -292,3 +292,16 @@ def test_recordings_of_the_corpus_have_plausible_spans(shared_data):
         assert np.isfinite(batch.input_values).all()
         count += 1
     assert count > 100
+
+
+def test_published_folders_with_other_kernels_get_their_rate(golden):
+    folder = golden / "hubert_ecg" / "hub_checkpoint_other_kernels" / "checkpoint"
+    extractor = ECGFeatureExtractor.from_pretrained(folder)
+    assert extractor.sampling_rate == 50 and extractor(record()).input_values.shape == (1, 3000)
+
+
+def test_a_damaged_recipe_is_not_replaced(golden, tmp_path):
+    shutil.copy(golden / "hubert_ecg" / "hub_checkpoint" / "checkpoint" / "config.json", tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"recipe": [{"step"')
+    with pytest.raises((OSError, ValueError)):
+        ECGFeatureExtractor.from_pretrained(tmp_path)

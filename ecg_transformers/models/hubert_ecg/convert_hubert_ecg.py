@@ -5,11 +5,9 @@ three heads. Each holds the backbone under the names of transformers' HuBERT, so
 renamed.
 """
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from math import prod
 from typing import Any
 
 import torch
@@ -108,29 +106,6 @@ def convert(
             for name, tensor in tensors.items()
         }
     return model_class, HubertECGConfig(**settings), tensors
-
-
-def adapt_recipe(recipe: list[dict], config: HubertECGConfig) -> list[dict]:
-    """Return the recipe whose sampling rate the convolutions were made for.
-
-    The original decimates 5 s at 500 Hz by 5, by 10, or not at all, and chooses convolutions that make 93 tokens of
-    the row in every case; so their stride tells the decimation.
-
-    Raises:
-        ValueError: if the convolutions fit none of the three.
-    """
-    factors = {64: 5, 32: 10, 320: 1}
-    stride = prod(config.conv_stride)
-    if stride not in factors:
-        raise ValueError(
-            f"`conv_stride` {list(config.conv_stride)} (in all {stride}) belongs to no sampling rate of HuBERT-ECG: "
-            "64 is for 100 Hz, 32 for 50 Hz, 320 for 500 Hz. Pass the `feature_extractor` of the model's training."
-        )
-    recipe = copy.deepcopy(recipe)
-    for entry in recipe:
-        if entry["step"] == "decimate":
-            entry["factor"] = factors[stride]
-    return [entry for entry in recipe if entry["step"] != "decimate" or entry["factor"] > 1]
 
 
 def _our_name(name: str) -> str:
