@@ -114,6 +114,28 @@ def test_only_complete_checkpoints_are_found(tmp_path):
     assert find_checkpoint(tmp_path).endswith("checkpoint-10")
 
 
+def test_the_arguments_reach_the_run(corpus_folder, tiny_overrides, tmp_path):
+    """What --freeze_encoder, the rate and the weights of positives ask for is what the run did."""
+    from ecg_transformers.training import parse_finetuning_arguments
+
+    arguments = ["--corpus", str(corpus_folder), "--config_overrides", tiny_overrides, "--output_dir", str(tmp_path)]
+    arguments += ["--max_steps", "1", "--freeze_encoder", "--bootstrap_resamples", "0", "--disable_tqdm", "true"]
+    finetune(*parse_finetuning_arguments(arguments))
+    run = json.loads((tmp_path / "run.json").read_text())
+    corpus = load_corpus(corpus_folder)
+    names = label_names(corpus)
+    weights = load_file(tmp_path / "model.safetensors")
+    head = sum(tensor.numel() for name, tensor in weights.items() if name.startswith("classifier."))
+    assert run["model"]["trainable_parameters"] == head < run["model"]["parameters"]
+    assert run["training"]["learning_rate"] == 5e-4
+    rows = corpus["train"]["labels"][:]
+    expected = []
+    for name in names:
+        positives = sum(row[name] == 1 for row in rows)
+        expected.append((len(rows) - positives) / positives if 0 < positives < len(rows) else 1.0)
+    assert json.loads((tmp_path / "config.json").read_text())["pos_weight"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_resuming_with_other_records_or_settings_is_refused(finished_run, corpus_folder, tiny_overrides):
     from ecg_transformers.training import parse_finetuning_arguments
 
