@@ -22,6 +22,7 @@ _PUBLIC_NAMES = {
     "CropEpochCallback": ".callbacks",
     "GracefulStopCallback": ".callbacks",
     "ReadableProgressCallback": ".callbacks",
+    "train_report_tokenizer": ".report_tokenizer",
     "freeze_layers": ".layer_groups",
     "layer_names": ".layer_groups",
     "parameter_groups": ".layer_groups",
