@@ -15,7 +15,7 @@ from transformers.feature_extraction_utils import BatchFeature
 
 from .ecg_leads import STANDARD_LEADS, arrange_leads, canonical_lead_name
 from .ecg_recipes import RECIPES, RECIPES_OF_MODEL_TYPE, adapt_hubert_ecg_recipe
-from .signal_operations import SignalBatch, apply_recipe, validate_recipe
+from .signal_steps import SignalBatch, apply_recipe, validate_recipe
 
 MILLIVOLTS_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "µV": 1e-3, "μV": 1e-3, "V": 1e3, "nV": 1e-6}
 
@@ -54,7 +54,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
     | shorter than the filters need | `ValueError` |
 
     Args:
-        recipe (`list[dict]`, *optional*): the steps, see `signal_operations.SIGNAL_STEPS`. Defaults to HuBERT-ECG's.
+        recipe (`list[dict]`, *optional*): the steps, see `signal_steps.SIGNAL_STEPS`. Defaults to HuBERT-ECG's.
         lead_names (sequence of `str`, *optional*, defaults to the twelve standard leads): rows of the model input.
         sampling_rate (`float`, *optional*): rate of the model input in Hz; follows from the recipe and is checked.
 

@@ -254,7 +254,7 @@ def test_the_folder_travels_without_the_package(tmp_path):
     EXTRACTOR.save_pretrained(tmp_path)
     from ecg_transformers.feature_extraction import feature_extraction_ecg
 
-    for name in ("feature_extraction_ecg", "ecg_leads", "ecg_recipes", "signal_operations"):
+    for name in ("feature_extraction_ecg", "ecg_leads", "ecg_recipes", "signal_operations", "signal_steps"):
         shutil.copy(Path(feature_extraction_ecg.__file__).with_name(f"{name}.py"), tmp_path)
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     stored["auto_map"] = {"AutoFeatureExtractor": "feature_extraction_ecg.ECGFeatureExtractor"}

@@ -7,12 +7,8 @@ import pytest
 import torch
 
 from ecg_transformers import ECGFeatureExtractor
-from ecg_transformers.feature_extraction.signal_operations import (
-    SignalBatch,
-    apply_recipe,
-    bandpass_fir_taps,
-    decimate_zero_phase,
-)
+from ecg_transformers.feature_extraction.signal_operations import bandpass_fir_taps, decimate_zero_phase
+from ecg_transformers.feature_extraction.signal_steps import SignalBatch, apply_recipe
 
 CASES = ["1000hz", "250hz", "257hz", "400hz", "500hz", "flat_and_nan", "real"]
 FILTER_FIRST = ECGFeatureExtractor.for_model_type("hubert_ecg", recipe="hubert_ecg_filter_first")

@@ -4,17 +4,14 @@ import scipy.signal
 import torch
 
 from ecg_transformers.feature_extraction.signal_operations import (
-    SIGNAL_STEPS,
-    SignalBatch,
-    apply_recipe,
     bandpass_fir_taps,
     decimate_zero_phase,
     fast_fft_length,
     filter_fir_zero_phase,
     resample_fourier,
     scale_minmax,
-    validate_recipe,
 )
+from ecg_transformers.feature_extraction.signal_steps import SIGNAL_STEPS, SignalBatch, apply_recipe, validate_recipe
 
 
 def wandering(rows: int, samples: int, seed: int = 0) -> np.ndarray:
