@@ -215,7 +215,19 @@ def _corpus_note(run: dict[str, Any]) -> str:
     task = f", task {corpus['task']}" if corpus["task"] else ""
     known = all("patients" in facts for facts in corpus["splits"].values() if facts["records"])
     patients = "No patient is in more than one split." if known else "Patients are not known: it is split by record."
-    return f"Corpus `{corpus['name']}`{task}. {patients}"
+    return f"Corpus `{corpus['name']}`{task}. {patients}{_fraction_note(corpus)}"
+
+
+def _fraction_note(corpus: dict[str, Any]) -> str:
+    """Tell of a run on few labels how many there were."""
+    fraction = corpus.get("label_fraction")
+    if not fraction:
+        return ""
+    patients = f" of {fraction['of_patients']} patients" if "of_patients" in fraction else ""
+    return (
+        f" Trained on {_number(100 * fraction['fraction'])} % of the labelled training records, drawn by patient with "
+        f"seed {fraction['seed']} from {fraction['of_records']} records{patients}."
+    )
 
 
 def _training_note(run: dict[str, Any]) -> str:

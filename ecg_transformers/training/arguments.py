@@ -174,6 +174,18 @@ class DataArguments:
             "where possible. The corpus' docstring lists them."
         },
     )
+    label_fraction: float = field(
+        default=1.0,
+        metadata={
+            "help": "Keep this share of the labelled training records, such as 0.01 or 0.1: whole patients, drawn by "
+            "--label_fraction_seed, the smaller share within the larger. Validation and test stay as they are. With "
+            "--freeze_encoder it is linear probing on few labels."
+        },
+    )
+    label_fraction_seed: int = field(
+        default=0,
+        metadata={"help": "Seed of --label_fraction; apart from --seed, so that runs can differ on equal records."},
+    )
     train_windows: str = field(
         default="random",
         metadata={
@@ -197,6 +209,12 @@ class DataArguments:
     def __post_init__(self):
         if self.max_pos_weight is not None and self.max_pos_weight <= 0:
             raise ValueError(f"--max_pos_weight must be above 0; got {self.max_pos_weight}.")
+        if not 0 < self.label_fraction <= 1:
+            raise ValueError(
+                f"--label_fraction is a share above 0 and at most 1, such as 0.01 for 1 %; got {self.label_fraction}."
+            )
+        if self.label_fraction_seed < 0:
+            raise ValueError(f"--label_fraction_seed is 0 or more; got {self.label_fraction_seed}.")
         self.options()
 
     def options(self) -> dict[str, Any]:

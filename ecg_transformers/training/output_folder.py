@@ -108,6 +108,7 @@ def check_continuation(
             "max_pos_weight": data_args.max_pos_weight,
             # Of a path the last part: the file may travel with the folder.
             "model_name_or_path": model_args.model_name_or_path and Path(model_args.model_name_or_path).name,
+            "label_fraction": _label_fraction(data_args),
             "seed": training_args.seed,
             "labels": task.label_names,
             **{f"records of {split}": digest for split, digest in records.items()},
@@ -128,6 +129,12 @@ def check_continuation(
             f"{checkpoint} belongs to a run with other settings ({'; '.join(pairs)}). Resume with the same records, "
             "labels, model and seed, or start anew in another --output_dir."
         )
+
+
+def _label_fraction(arguments: DataArguments) -> str | None:
+    if arguments.label_fraction == 1:
+        return None
+    return f"{arguments.label_fraction:g} with seed {arguments.label_fraction_seed}"
 
 
 def _shortened(value: object) -> str:

@@ -25,6 +25,9 @@ def opening_report(
         f"Model {built.model.config.model_type}, {parameters / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them "
         "learn, " + (f"from {built.base_model}." if built.base_model else "from scratch."),
     ]
+    fraction = task.facts["label_fraction"]
+    if fraction is not None:
+        lines.insert(1, f"Training sees {fraction['fraction']:.4g} of the labels of {fraction['of_records']} records.")
     if frozen:
         lines.append(f"Frozen: {', '.join(frozen)}.")
     lines.append(

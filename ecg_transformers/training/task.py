@@ -12,6 +12,7 @@ from transformers.utils import logging
 from ..corpora import label_names, load_corpus, problem_type
 from .arguments import DataArguments
 from .data import describe_split, label_matrix
+from .label_fraction import select_label_fraction
 
 logger = logging.get_logger(__name__)
 
@@ -53,19 +54,28 @@ class ClassificationTask:
 
     def column(self, split: str, name: str) -> list[Any]:
         """Return a column such as `record_id`; `None` for each record where the corpus has none."""
-        dataset = self.corpus[split]
-        if name not in dataset.column_names:
-            return [None] * len(dataset)
-        return list(dataset.select_columns([name])[:][name])
+        return column_of(self.corpus[split], name)
 
     def patient_groups(self, split: str) -> np.ndarray:
         """Return a number per record, equal for records of one patient; an unknown patient stands alone."""
-        seen: dict[Any, int] = {}
-        keys = [
-            ("record", index) if patient is None else ("patient", patient)
-            for index, patient in enumerate(self.column(split, "patient_id"))
-        ]
-        return np.array([seen.setdefault(key, len(seen)) for key in keys])
+        return patient_numbers(self.corpus[split])
+
+
+def column_of(dataset: Any, name: str) -> list[Any]:
+    """Return a column such as `record_id`; `None` for each record if the data set has no such column."""
+    if name not in dataset.column_names:
+        return [None] * len(dataset)
+    return list(dataset.select_columns([name])[:][name])
+
+
+def patient_numbers(dataset: Any) -> np.ndarray:
+    """Return a number per record, equal for records of one patient; an unknown patient stands alone."""
+    seen: dict[Any, int] = {}
+    keys = [
+        ("record", index) if patient is None else ("patient", patient)
+        for index, patient in enumerate(column_of(dataset, "patient_id"))
+    ]
+    return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int64)
 
 
 def load_task(arguments: DataArguments) -> ClassificationTask:
@@ -80,6 +90,40 @@ def load_task(arguments: DataArguments) -> ClassificationTask:
     Raises:
         ValueError: if a folder or file is missing, the corpus or an option is unknown, or there is nothing to learn.
     """
+    corpus = load_splits(arguments)
+    if "train" not in corpus or len(corpus["train"]) == 0:
+        sizes = {split: len(dataset) for split, dataset in corpus.items()}
+        raise ValueError(f"The corpus {arguments.corpus!r} has no training records; its splits: {sizes}.")
+    names, kind = label_names(corpus), problem_type(corpus)
+    targets = {split: label_matrix(corpus[split], names, kind) for split in SPLITS if split in corpus}
+    fraction = None
+    if arguments.label_fraction < 1:
+        corpus, targets, fraction = _keep_fraction(arguments, corpus, targets, names, kind)
+    facts = {
+        "name": corpus_name(arguments),
+        "task": arguments.task,
+        "problem_type": kind,
+        "label_names": names,
+        "label_fraction": fraction,
+        "splits": {split: describe_split(corpus[split], targets[split], names, kind) for split in targets},
+    }
+    task = ClassificationTask(corpus, names, kind, targets, facts)
+    _check_labels(task)
+    return task
+
+
+def load_splits(arguments: DataArguments) -> Any:
+    """Load the corpus that the arguments name.
+
+    Args:
+        arguments (`DataArguments`): which corpus.
+
+    Returns:
+        `datasets.DatasetDict`: its splits.
+
+    Raises:
+        ValueError: if a folder or file is missing, or the corpus or an option is unknown.
+    """
     base = Path(arguments.data_dir or ".")
     if not base.is_dir():
         raise ValueError(f"--data_dir {base}: there is no such folder.")
@@ -92,24 +136,47 @@ def load_task(arguments: DataArguments) -> ClassificationTask:
         if data_dir is None:
             raise ValueError("--corpus folder needs --data_dir, the folder of a saved data set.")
         name, data_dir = data_dir, None
-    corpus = load_corpus(name, data_dir=data_dir, **arguments.options())
-    if "train" not in corpus or len(corpus["train"]) == 0:
-        sizes = {split: len(dataset) for split, dataset in corpus.items()}
-        raise ValueError(f"The corpus {arguments.corpus!r} has no training records; its splits: {sizes}.")
-    names, kind = label_names(corpus), problem_type(corpus)
-    targets = {split: label_matrix(corpus[split], names, kind) for split in SPLITS if split in corpus}
-    facts = {
-        "name": Path(arguments.corpus).name if Path(arguments.corpus).is_dir() else arguments.corpus,
-        "task": arguments.task,
-        "problem_type": kind,
-        "label_names": names,
-        "splits": {split: describe_split(corpus[split], targets[split], names, kind) for split in targets},
-    }
+    return load_corpus(name, data_dir=data_dir, **arguments.options())
+
+
+def corpus_name(arguments: DataArguments) -> str:
+    """Return what a corpus is called in records and cards: of a folder the last part."""
     if arguments.corpus == "folder":
-        facts["name"] = Path(arguments.data_dir).name
-    task = ClassificationTask(corpus, names, kind, targets, facts)
-    _check_labels(task)
-    return task
+        return Path(arguments.data_dir).name
+    return Path(arguments.corpus).name if Path(arguments.corpus).is_dir() else arguments.corpus
+
+
+def _keep_fraction(
+    arguments: DataArguments, corpus: Any, targets: dict[str, np.ndarray], names: list[str], kind: str
+) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
+    """Reduce the training split to a fraction of its labelled records, and tell what that did."""
+    full = describe_split(corpus["train"], targets["train"], names, kind)
+    rows = select_label_fraction(
+        patient_numbers(corpus["train"]), targets["train"], arguments.label_fraction, arguments.label_fraction_seed
+    )
+    # Not in place: the corpus may belong to somebody else.
+    corpus = type(corpus)({**corpus, "train": corpus["train"].select(rows)})
+    targets = {**targets, "train": targets["train"][rows]}
+    lost: list[str] = []
+    if kind != "regression":
+        left = describe_split(corpus["train"], targets["train"], names, kind)["labels"]
+        lost = [name for name in names if full["labels"][name]["positives"] and not left[name]["positives"]]
+    if lost:
+        logger.warning(
+            f"--label_fraction {arguments.label_fraction:g} leaves {len(rows)} training records, none of them with "
+            f"{len(lost)} of the {len(names)} labels: {', '.join(lost)}."
+        )
+    return (
+        corpus,
+        targets,
+        {
+            "fraction": arguments.label_fraction,
+            "seed": arguments.label_fraction_seed,
+            "of_records": full["records"],
+            **({"of_patients": full["patients"]} if "patients" in full else {}),
+            "labels_without_positives": lost,
+        },
+    )
 
 
 def _check_labels(task: ClassificationTask) -> None:

@@ -136,6 +136,44 @@ def test_the_arguments_reach_the_run(corpus_folder, tiny_overrides, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["pos_weight"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_rates_of_the_layers_reach_the_run(make_arguments):
+    result = finetune(*make_arguments("--max_steps", 1, "--layerwise_lr_decay", 0.5, "--learning_rate", 0.08))
+    state = torch.load(find_checkpoint(result.output_dir) + "/optimizer.pt", weights_only=True)
+    rates = sorted({group["initial_lr"] for group in state["param_groups"]}, reverse=True)
+    # Head, two transformer layers, and what is below them.
+    assert rates[:4] == pytest.approx([0.08, 0.04, 0.02, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        (("--learning_rate", 0, "--early_stopping_patience", 1), 2),
+        (("--learning_rate", 0, "--early_stopping_patience", 2), 3),
+        (("--learning_rate", 0, "--early_stopping_patience", 0), 4),
+        (("--metric_for_best_model", "loss", "--early_stopping_patience", 1, "--learning_rate", 1e-3), 4),
+        (
+            ("--metric_for_best_model", "loss", "--early_stopping_patience", 1, "--learning_rate", 1e-3)
+            + ("--early_stopping_threshold", 100.0),
+            2,
+        ),
+    ],
+)
+def test_early_stopping_reaches_the_run(make_arguments, options, epochs):
+    """Without a rate nothing improves; with one the loss falls, but never by 100."""
+    result = finetune(*make_arguments(*options, "--num_train_epochs", 4, "--bootstrap_resamples", 0))
+    assert len(result.learning_curve) == epochs
+
+
+@pytest.mark.parametrize("windows", ["random", "first"])
+def test_the_windows_of_training_reach_the_run(make_arguments, windows):
+    """Without a rate and dropout the loss of an epoch changes only if its windows do."""
+    options = ("--learning_rate", 0, "--dropout", 0, "--head_dropout", 0, "--layerdrop", 0, "--eval_strategy", "no")
+    # One record a step: a window then depends on the record and the epoch alone, not on the order of the records.
+    options += ("--per_device_train_batch_size", 1, "--num_train_epochs", 2, "--train_windows", windows)
+    first, second = (entry["training_loss"] for entry in finetune(*make_arguments(*options)).learning_curve)
+    assert (second == pytest.approx(first, rel=1e-5)) == (windows == "first")
+
+
 def test_resuming_with_other_records_or_settings_is_refused(finished_run, corpus_folder, tiny_overrides):
     from ecg_transformers.training import parse_finetuning_arguments
 
