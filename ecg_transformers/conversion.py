@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig
+from transformers.utils import logging
 
+from .checkpoint_sources import CheckpointConversionError, SourceCheckpoint, read_source
 from .registration import MODELS, ModelEntry, find_model
-from .restricted_unpickling import AttributeBag, load_without_running
+from .restricted_unpickling import UnsafePickleError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
     from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 
-# Names under which training scripts keep the weights and the configuration, ours first
-_STATE_ENTRIES = ("model_state_dict", "state_dict", "model")
-_CONFIG_ENTRIES = ("model_config", "config", "cfg")
+logger = logging.get_logger(__name__)
 
+# Fields of a configuration that tell of the session that saved it, or of code beside it
+_SESSION_FIELDS = ("architectures", "auto_map", "custom_pipelines", "transformers_version", "_name_or_path")
 
-class CheckpointConversionError(ValueError):
-    """A checkpoint cannot be converted; the message names the file, the reason and the remedy."""
+# What a foreign file calls its configuration can be of any type and size
+_FOREIGN_ERRORS = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, SyntaxError, MemoryError),
+    StrictDataclassError,
+)
 
 
 @dataclass
-class _SourceCheckpoint:
-    """An original checkpoint as read: configuration attributes, weights, and what else the file tells."""
+class ConvertedCheckpoint:
+    """What a converter makes of a [`SourceCheckpoint`].
 
-    path: Path
-    config: dict[str, Any] | None
+    Args:
+        model_class (`type`): the class that the weights belong to.
+        config (`PreTrainedConfig`): its configuration.
+        tensors (`dict[str, torch.Tensor]`): exactly the entries of the model's state dictionary, under its names.
+        recipe (`str`, *optional*): the input recipe, if it is not the model type's first.
+        notes (`list[str]`): what the user should know about the result.
+    """
+
+    model_class: type
+    config: PreTrainedConfig
     tensors: dict[str, torch.Tensor]
-    entries: dict[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def convert_checkpoint(
@@ -50,6 +65,7 @@ def convert_checkpoint(
     label_names: Sequence[str] | str | Path | None = None,
     recipe: str | None = None,
     feature_extractor: ECGFeatureExtractor | None = None,
+    on_note: Callable[[str], Any] | None = None,
 ) -> Path:
     """Convert an original checkpoint into a folder that the Auto classes open.
 
@@ -57,7 +73,8 @@ def convert_checkpoint(
     destination, opened again and compared, and only then takes its name.
 
     Args:
-        source (`str` or `Path`): a folder with `config.json` and weights, or a torch file that holds both.
+        source (`str` or `Path`): a folder with weights and their `config.json`, or a torch file that holds both. Of
+            a file, the `config.json` beside it is taken if it holds no configuration itself.
         destination (`str` or `Path`): folder to write `config.json`, `model.safetensors` and
             `preprocessor_config.json` to. It must be empty or absent, unless `overwrite`.
         model_type (`str`, *optional*): such as `"hubert_ecg"`; recognised from the source if not given.
@@ -68,6 +85,7 @@ def convert_checkpoint(
             `"hubert_ecg_filter_first"`.
         feature_extractor ([`ECGFeatureExtractor`], *optional*): the extractor to save with the model. Without it, the
             one in the source folder is taken, else the recipe.
+        on_note (callable, *optional*): called with each note on the result; they are logged if not given.
 
     Returns:
         `Path`: the destination.
@@ -88,19 +106,11 @@ def convert_checkpoint(
     """
     source, destination = Path(source), Path(destination)
     _check_destination(source, destination, overwrite)
-    checkpoint = _read_source(source)
+    checkpoint = read_source(source)
     entry = _find_entry(checkpoint, model_type)
-    names = _read_label_names(label_names)
-    converter = entry.import_part("convert")
-    try:
-        model_class, config, tensors = converter.convert(
-            checkpoint.config or {}, checkpoint.tensors, checkpoint.entries, names
-        )
-        extractor = feature_extractor or _find_extractor(source, entry, config, recipe)
-    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
-        # What a foreign file calls its configuration can be of any type
-        raise CheckpointConversionError(f"{source} cannot be converted to {entry.model_type}: {error}") from error
-    model = _build_model(source, model_class, config, tensors, converter.IGNORABLE_KEYS)
+    converted = _convert(checkpoint, entry, _read_label_names(label_names))
+    extractor = feature_extractor or _find_extractor(checkpoint, entry, converted, recipe)
+    model = _build_model(checkpoint, entry, converted)
 
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.part"
@@ -112,6 +122,8 @@ def convert_checkpoint(
         _move_into_place(partial, destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    for note in converted.notes:
+        (on_note or logger.warning)(note)
     return destination
 
 
@@ -129,77 +141,85 @@ def _check_destination(source: Path, destination: Path, overwrite: bool) -> None
             )
 
 
-def _read_source(source: Path) -> _SourceCheckpoint:
-    if source.is_dir():
-        return _read_folder(source)
-    if source.suffix == ".safetensors":
-        return _SourceCheckpoint(source, None, _read_tensors(source))
-    content = load_without_running(source)
-    if not isinstance(content, Mapping):
-        raise CheckpointConversionError(
-            f"{source} holds a {type(content).__name__}, not a dictionary with weights; it is no checkpoint."
-        )
-    state_entry = next((name for name in _STATE_ENTRIES if isinstance(content.get(name), Mapping)), None)
-    state = content if state_entry is None else content[state_entry]
-    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        raise CheckpointConversionError(f"{source} holds no weights; its entries are {list(map(str, content))}.")
-    config_entry = next((name for name in _CONFIG_ENTRIES if name in content), None)
-    config = None if state_entry is None or config_entry is None else content[config_entry]
-    if isinstance(config, AttributeBag):
-        config = vars(config)
-    entries = {} if state_entry is None else {k: v for k, v in content.items() if k not in (state_entry, config_entry)}
-    return _SourceCheckpoint(source, dict(config) if isinstance(config, Mapping) else None, tensors, entries)
-
-
-def _read_folder(source: Path) -> _SourceCheckpoint:
-    config_file = source / "config.json"
-    if not config_file.is_file():
-        raise CheckpointConversionError(f"{source} has no config.json; it is no model folder.")
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointConversionError(f"{config_file} is no JSON: {error}. Fetch it again.") from error
-    if not isinstance(config, dict):
-        raise CheckpointConversionError(f"{config_file} holds a {type(config).__name__}, not an object of settings.")
-    files = sorted(source.glob("*.safetensors")) or sorted(source.glob("pytorch_model*.bin"))
-    if not files:
-        raise CheckpointConversionError(f"{source} has no weights: neither *.safetensors nor pytorch_model*.bin.")
-    tensors: dict[str, torch.Tensor] = {}
-    for file in files:
-        for name, tensor in _read_tensors(file).items():
-            if name in tensors:
-                raise CheckpointConversionError(f"{source} holds `{name}` twice, in {[f.name for f in files]}.")
-            tensors[name] = tensor
-    return _SourceCheckpoint(source, config, tensors)
-
-
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    if file.suffix != ".safetensors":
-        content = load_without_running(file)
-        if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-            raise CheckpointConversionError(f"{file} is no dictionary of weights.")
-        return dict(content)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise CheckpointConversionError(f"{file} is damaged or cut off ({error}); fetch it again.") from error
-
-
-def _find_entry(checkpoint: _SourceCheckpoint, model_type: str | None) -> ModelEntry:
+def _find_entry(checkpoint: SourceCheckpoint, model_type: str | None) -> ModelEntry:
     if model_type is not None:
         return find_model(model_type)
     for entry in MODELS:
-        if entry.import_part("convert").matches(checkpoint.config, checkpoint.tensors):
+        if _is_ours(checkpoint, entry):
             return entry
+    for entry in MODELS:
+        try:
+            if entry.import_part("convert").matches(checkpoint):
+                return entry
+        except _FOREIGN_ERRORS as error:
+            raise _cannot_be_converted(checkpoint, entry, error) from error
     some = sorted(checkpoint.tensors)[:5]
     raise CheckpointConversionError(
         f"{checkpoint.path} is recognised as none of {[entry.model_type for entry in MODELS]}; its weights begin with "
         f"{some}. Pass `model_type` if you know it."
     )
+
+
+def _is_ours(checkpoint: SourceCheckpoint, entry: ModelEntry) -> bool:
+    """Whether this package saved the checkpoint: then its names are those of the model already."""
+    config = checkpoint.config or {}
+    architectures = config.get("architectures")
+    return (
+        config.get("model_type") == entry.model_type
+        and isinstance(architectures, list)
+        and len(architectures) == 1
+        and architectures[0] in entry.model_classes.values()
+    )
+
+
+def _convert(checkpoint: SourceCheckpoint, entry: ModelEntry, names: list[str] | None) -> ConvertedCheckpoint:
+    try:
+        if _is_ours(checkpoint, entry):
+            return _take_over(checkpoint, entry, names)
+        return entry.import_part("convert").convert(checkpoint, names)
+    except (UnsafePickleError, CheckpointConversionError):
+        raise
+    except _FOREIGN_ERRORS as error:
+        raise _cannot_be_converted(checkpoint, entry, error) from error
+
+
+def _cannot_be_converted(checkpoint: SourceCheckpoint, entry: ModelEntry, error: Exception) -> Exception:
+    # The errors of converters and configurations speak for themselves, others need their type
+    told = str(error) if isinstance(error, (ValueError, StrictDataclassError)) else f"{type(error).__name__}: {error}"
+    return CheckpointConversionError(f"{checkpoint.path} cannot be converted to {entry.model_type}: {told}")
+
+
+def _take_over(checkpoint: SourceCheckpoint, entry: ModelEntry, names: list[str] | None) -> ConvertedCheckpoint:
+    """Take a checkpoint of our own as it is, with every field of its configuration."""
+    auto_class = next(
+        key for key, name in entry.model_classes.items() if name == checkpoint.config["architectures"][0]
+    )
+    settings = {name: value for name, value in checkpoint.config.items() if name not in _SESSION_FIELDS}
+    config = entry.get_config_class().from_dict(settings)
+    if names is not None:
+        if auto_class != "AutoModelForSequenceClassification":
+            raise ValueError("`label_names` were given, but this checkpoint has no classification head.")
+        _rename_labels(config, names)
+    return ConvertedCheckpoint(entry.get_model_class(auto_class), config, checkpoint.tensors)
+
+
+def _rename_labels(config: PreTrainedConfig, names: list[str]) -> None:
+    """Give the labels other names, in the fields that speak of labels too."""
+    old = [config.id2label[index] for index in sorted(config.id2label)]
+    if len(names) != len(old) or len(set(names)) != len(old):
+        raise ValueError(
+            f"The head has {len(old)} labels; `label_names` holds {len(names)} names, {len(set(names))} of them "
+            "different."
+        )
+    renamed = dict(zip(old, names, strict=True))
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    if isinstance(getattr(config, "thresholds", None), Mapping):
+        config.thresholds = {renamed.get(name, name): value for name, value in config.thresholds.items()}
+    if isinstance(getattr(config, "label_groups", None), Mapping):
+        config.label_groups = {
+            group: [renamed.get(name, name) for name in members] for group, members in config.label_groups.items()
+        }
 
 
 def _read_label_names(label_names: Sequence[str] | str | Path | None) -> list[str] | None:
@@ -212,31 +232,33 @@ def _read_label_names(label_names: Sequence[str] | str | Path | None) -> list[st
 
 
 def _find_extractor(
-    source: Path, entry: ModelEntry, config: PreTrainedConfig, recipe: str | None
+    checkpoint: SourceCheckpoint, entry: ModelEntry, converted: ConvertedCheckpoint, recipe: str | None
 ) -> ECGFeatureExtractor:
-    from .feature_extraction.ecg_recipes import adapt_hubert_ecg_recipe
-    from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
+    from .feature_extraction.feature_extraction_ecg import RECIPE_FILES, ECGFeatureExtractor
 
-    if recipe is None and source.is_dir() and (source / "preprocessor_config.json").is_file():
-        return ECGFeatureExtractor.from_pretrained(source)
-    extractor = ECGFeatureExtractor.for_model_type(entry.model_type, recipe)
-    if entry.model_type != "hubert_ecg":
-        return extractor
-    adapted = adapt_hubert_ecg_recipe(extractor.recipe, config.conv_stride)
-    return ECGFeatureExtractor(recipe=adapted, lead_names=extractor.lead_names)
+    folder = checkpoint.folder
+    try:
+        if recipe is None and folder is not None and any((folder / name).is_file() for name in RECIPE_FILES):
+            return ECGFeatureExtractor.from_pretrained(folder)
+        return ECGFeatureExtractor.for_model_type(entry.model_type, recipe or converted.recipe, converted.config)
+    except (*_FOREIGN_ERRORS, OSError) as error:
+        raise _cannot_be_converted(checkpoint, entry, error) from error
 
 
-def _build_model(
-    source: Path,
-    model_class: type,
-    config: PreTrainedConfig,
-    tensors: dict[str, torch.Tensor],
-    ignorable: Sequence[str],
-) -> PreTrainedModel:
+def _build_model(checkpoint: SourceCheckpoint, entry: ModelEntry, converted: ConvertedCheckpoint) -> PreTrainedModel:
     """Build the model and load exactly its weights."""
-    model = model_class(config)
-    expected = model.state_dict()
-    tensors = {name: tensor for name, tensor in tensors.items() if name in expected or name not in ignorable}
+    model_class, config = converted.model_class, converted.config
+    ignorable = entry.import_part("convert").IGNORABLE_KEYS
+    _check_depth(checkpoint, config.to_dict())
+    try:
+        # Without memory first: a configuration may ask for any size
+        with torch.device("meta"):
+            empty = model_class(config)
+    except _FOREIGN_ERRORS as error:
+        raise _cannot_be_converted(checkpoint, entry, error) from error
+    expected = empty.state_dict()
+    tensors = {name: value for name, value in converted.tensors.items() if name in expected or name not in ignorable}
+    _fill_tied(checkpoint, tensors, empty.all_tied_weights_keys)
     shapes = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in sorted(expected.keys() & tensors.keys())
@@ -249,19 +271,47 @@ def _build_model(
     }
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
-        hint = " For a model folder give the folder, which holds its configuration." if source.is_file() else ""
         raise CheckpointConversionError(
-            f"The weights in {source} are not those of {model_class.__name__} with its configuration. {listed}. The "
-            f"checkpoint is incomplete, altered, or its configuration belongs to another.{hint}"
+            f"The weights in {checkpoint.path} are not those of {model_class.__name__} with its configuration. "
+            f"{listed}. The checkpoint is incomplete, altered, or its configuration belongs to another; the files of "
+            "one model, config.json included, lie in one folder."
         )
     broken = sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all())
     if broken:
-        raise CheckpointConversionError(f"The weights in {source} hold NaN or infinite values: {', '.join(broken)}.")
+        raise CheckpointConversionError(
+            f"The weights in {checkpoint.path} hold NaN or infinite values: {_some(broken)}. Fetch them again."
+        )
+    model = model_class(config)
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:
         model.to(dtypes.pop())
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _fill_tied(checkpoint: SourceCheckpoint, tensors: dict[str, torch.Tensor], tied: Mapping[str, str]) -> None:
+    """Complete weights that are one tensor under two names; a file may hold either or both."""
+    for name, other in tied.items():
+        if name in tensors and other in tensors and not torch.equal(tensors[name], tensors[other]):
+            raise CheckpointConversionError(
+                f"`{name}` and `{other}` are one tensor in the model and differ in {checkpoint.path}; the file was "
+                "altered. Fetch it again."
+            )
+        for absent, present in ((name, other), (other, name)):
+            if absent not in tensors and present in tensors:
+                tensors[absent] = tensors[present]
+
+
+def _check_depth(checkpoint: SourceCheckpoint, settings: Mapping[str, Any]) -> None:
+    """Refuse numbers of layers that no weights can fill, before they are built."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_depth(checkpoint, value)
+        elif re.search(r"layers?$", str(name)) and type(value) is int and value > max(1000, len(checkpoint.tensors)):
+            raise CheckpointConversionError(
+                f"The configuration of {checkpoint.path} gives `{name}` {value}; its {len(checkpoint.tensors)} "
+                "weights cannot fill as many layers. The configuration belongs to another checkpoint."
+            )
 
 
 def _some(names: list[str], most: int = 8) -> str:
@@ -289,4 +339,4 @@ def _move_into_place(partial: Path, destination: Path) -> None:
         os.replace(partial, destination)
 
 
-__all__ = ["CheckpointConversionError", "convert_checkpoint"]
+__all__ = ["CheckpointConversionError", "ConvertedCheckpoint", "SourceCheckpoint", "convert_checkpoint"]

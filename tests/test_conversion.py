@@ -299,11 +299,12 @@ def test_unknown_and_damaged_sources(tmp_path):
     check("cut.pt", "cut.pt", ValueError)
     folder = tmp_path / "folder"
     folder.mkdir()
+    check("folder", "no weights")
+    save_file({"weight": torch.ones(2)}, folder / "model.safetensors")
     check("folder", "no config.json")
     (folder / "config.json").write_text("{")
     check("folder", "no JSON")
     (folder / "config.json").write_text(json.dumps({"model_type": "hubert_ecg", **TINY}))
-    check("folder", "no weights")
     (folder / "model.safetensors").write_bytes(b"12345678")
     check("folder", "damaged")
     save_file({"weight": torch.ones(2)}, folder / "model.safetensors")

@@ -5,8 +5,9 @@ the recipe of their model type, the first one listed for it.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 from .ecg_leads import STANDARD_LEADS
 
@@ -61,3 +62,9 @@ def adapt_hubert_ecg_recipe(recipe: list[dict], conv_stride: Sequence[int]) -> l
         if entry["step"] == "decimate":
             entry["factor"] = factors[stride]
     return [entry for entry in recipe if entry["step"] != "decimate" or entry["factor"] > 1]
+
+
+# model type -> function (recipe, configuration) -> the recipe for a model of that configuration
+RECIPE_ADAPTERS: dict[str, Callable[[list[dict], Any], list[dict]]] = {
+    "hubert_ecg": lambda recipe, config: adapt_hubert_ecg_recipe(recipe, config.conv_stride),
+}

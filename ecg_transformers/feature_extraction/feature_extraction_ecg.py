@@ -14,8 +14,11 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 
 from .ecg_leads import STANDARD_LEADS, arrange_leads, canonical_lead_name
-from .ecg_recipes import RECIPES, RECIPES_OF_MODEL_TYPE, adapt_hubert_ecg_recipe
+from .ecg_recipes import RECIPE_ADAPTERS, RECIPES, RECIPES_OF_MODEL_TYPE
 from .signal_steps import SignalBatch, apply_recipe, validate_recipe
+
+# Where a recipe lies in a model folder; the second where a processor was saved with it nested
+RECIPE_FILES = ("preprocessor_config.json", "processor_config.json")
 
 MILLIVOLTS_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "µV": 1e-3, "μV": 1e-3, "V": 1e3, "nV": 1e-6}
 
@@ -93,15 +96,20 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         return next((entry["seconds"] for entry in self.recipe if entry["step"] == "crop"), None)
 
     @classmethod
-    def for_model_type(cls, model_type: str, recipe: str | None = None, **kwargs: Any) -> "ECGFeatureExtractor":
+    def for_model_type(
+        cls, model_type: str, recipe: str | None = None, config: Any = None, **kwargs: Any
+    ) -> "ECGFeatureExtractor":
         """Return the extractor of a model type, as for checkpoints without `preprocessor_config.json`.
 
         Args:
             model_type (`str`): such as `"hubert_ecg"`.
             recipe (`str`, *optional*): another of the model type's recipes, such as `"hubert_ecg_filter_first"`.
+            config (`PreTrainedConfig`, *optional*): of the model, where the recipe depends on it (HuBERT-ECG: the
+                stride of the convolutions tells the sampling rate).
 
         Raises:
-            ValueError: if the model type or the recipe is unknown, naming those that exist.
+            ValueError: if the model type or the recipe is unknown, naming those that exist, or the recipe cannot
+                serve the configuration.
         """
         names = RECIPES_OF_MODEL_TYPE.get(model_type)
         if names is None:
@@ -109,7 +117,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"No recipe is known for model type {model_type!r}; model types with a recipe: {known}.")
         if recipe is not None and recipe not in names:
             raise ValueError(f"Unknown recipe {recipe!r} for model type {model_type!r}; it has: {', '.join(names)}.")
-        return cls(**RECIPES[recipe or names[0]], **kwargs)
+        return cls(**_recipe_for(model_type, recipe or names[0], config), **kwargs)
 
     @classmethod
     def get_feature_extractor_dict(cls, pretrained_model_name_or_path, **kwargs):
@@ -118,7 +126,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             found, remaining = super().get_feature_extractor_dict(pretrained_model_name_or_path, **kwargs)
         except OSError as error:
             # A file that is there but cannot be read is an error, not a reason for another recipe.
-            if any((Path(pretrained_model_name_or_path) / name).exists() for name in _RECIPE_FILES):
+            if any((Path(pretrained_model_name_or_path) / name).exists() for name in RECIPE_FILES):
                 raise
             location = {key: kwargs[key] for key in _LOCATION_ARGUMENTS if key in kwargs}
             try:
@@ -128,10 +136,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             if config.model_type not in RECIPES_OF_MODEL_TYPE:
                 raise error
             remaining = {key: value for key, value in kwargs.items() if key not in _CONSUMED_ARGUMENTS}
-            found = copy.deepcopy(dict(RECIPES[RECIPES_OF_MODEL_TYPE[config.model_type][0]]))
-            if config.model_type == "hubert_ecg":
-                found["recipe"] = adapt_hubert_ecg_recipe(found["recipe"], config.conv_stride)
-            return found, remaining
+            return _recipe_for(config.model_type, RECIPES_OF_MODEL_TYPE[config.model_type][0], config), remaining
         if "recipe" not in found:
             raise ValueError(
                 f"The preprocessor_config.json of {pretrained_model_name_or_path} holds no 'recipe' (its type is "
@@ -360,9 +365,16 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         return usable
 
 
-_RECIPE_FILES = ("preprocessor_config.json", "processor_config.json")
 _LOCATION_ARGUMENTS = ("cache_dir", "force_download", "proxies", "subfolder", "token", "local_files_only", "revision")
 _CONSUMED_ARGUMENTS = (*_LOCATION_ARGUMENTS, "_from_pipeline", "_from_auto")
+
+
+def _recipe_for(model_type: str, name: str, config: Any) -> dict[str, Any]:
+    """Return the arguments of the extractor for a named recipe, fitted to a configuration if one is given."""
+    found = copy.deepcopy(dict(RECIPES[name]))
+    if config is not None and model_type in RECIPE_ADAPTERS:
+        found["recipe"] = RECIPE_ADAPTERS[model_type](found["recipe"], config)
+    return found
 
 
 def _rate_after(recipe: list[dict]) -> float:

@@ -263,7 +263,7 @@ def _attention(arguments: ModelArguments) -> dict[str, str]:
 
 def _build_extractor(arguments: ModelArguments, config: PreTrainedConfig) -> ECGFeatureExtractor:
     if arguments.from_scratch or arguments.recipe is not None:
-        return ECGFeatureExtractor.for_model_type(config.model_type, recipe=arguments.recipe)
+        return ECGFeatureExtractor.for_model_type(config.model_type, recipe=arguments.recipe, config=config)
     return ECGFeatureExtractor.from_pretrained(arguments.model_name_or_path, revision=arguments.revision)
 
 

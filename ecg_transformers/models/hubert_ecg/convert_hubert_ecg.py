@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from ...conversion import ConvertedCheckpoint, SourceCheckpoint
 from .configuration_hubert_ecg import HubertECGConfig
 from .modeling_hubert_ecg import HubertECGForPreTraining, HubertECGForSequenceClassification, HubertECGModel
 
@@ -26,13 +27,9 @@ _RENAMED = {
 IGNORABLE_KEYS = ("masked_spec_embed", _PREFIX + "masked_spec_embed")
 
 
-def matches(config: Mapping[str, Any] | None, tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Recognise a HuBERT-ECG checkpoint.
-
-    Args:
-        config (`dict`, *optional*): the configuration found with the weights.
-        tensors (`dict[str, torch.Tensor]`): the weights.
-    """
+def matches(checkpoint: SourceCheckpoint) -> bool:
+    """Recognise a HuBERT-ECG checkpoint."""
+    config, tensors = checkpoint.config, checkpoint.tensors
     if config is not None and config.get("model_type") not in (None, "hubert", "hubert_ecg"):
         return False
     names = {name.removeprefix(_PREFIX) for name in tensors}
@@ -57,27 +54,18 @@ def tensors_of_first_convolution(tensors: Mapping[str, torch.Tensor]) -> int | N
     return None
 
 
-def convert(
-    config: Mapping[str, Any],
-    tensors: Mapping[str, torch.Tensor],
-    entries: Mapping[str, Any],
-    label_names: Sequence[str] | None = None,
-) -> tuple[type, HubertECGConfig, dict[str, torch.Tensor]]:
+def convert(checkpoint: SourceCheckpoint, label_names: Sequence[str] | None = None) -> ConvertedCheckpoint:
     """Give the weights our names and build the configuration that fits them.
 
     Args:
-        config (`dict`): attributes of the original configuration.
-        tensors (`dict[str, torch.Tensor]`): the original weights.
-        entries (`dict`): what else the file tells; empty for folders.
+        checkpoint ([`SourceCheckpoint`]): as read from an original file or folder.
         label_names (sequence of `str`, *optional*): names of the labels of a fine-tuned checkpoint.
-
-    Returns:
-        The model class, its configuration, and the renamed weights.
 
     Raises:
         ValueError: if the parts of the checkpoint do not fit together.
     """
-    tensors = {_our_name(name): tensor for name, tensor in tensors.items()}
+    config, entries = checkpoint.config or {}, checkpoint.entries
+    tensors = {_our_name(name): tensor for name, tensor in checkpoint.tensors.items()}
     # What PreTrainedConfig itself knows (outputs, dtype, labels) describes a session or is read below
     known = {field.name for field in fields(HubertECGConfig)} - {field.name for field in fields(PreTrainedConfig)}
     settings = {name: value for name, value in config.items() if name in known and value is not None}
@@ -105,7 +93,7 @@ def convert(
             name if name.startswith((_PREFIX, "classifier.")) or _CODEBOOK_KEY.match(name) else _PREFIX + name: tensor
             for name, tensor in tensors.items()
         }
-    return model_class, HubertECGConfig(**settings), tensors
+    return ConvertedCheckpoint(model_class, HubertECGConfig(**settings), tensors)
 
 
 def _our_name(name: str) -> str:
