@@ -27,7 +27,7 @@ _PUBLIC_NAMES = {
     "layer_names": ".layer_groups",
     "parameter_groups": ".layer_groups",
     "FineTuneResult": ".finetuning",
-    "TrainingInterrupted": ".finetuning",
+    "TrainingInterrupted": ".run_control",
     "finetune": ".finetuning",
     "DEMO_SETTINGS": ".presets",
     "demo_arguments": ".presets",

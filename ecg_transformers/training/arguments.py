@@ -1,13 +1,10 @@
 """Arguments of the fine-tuning script, and how they are read from the command line or a file."""
 
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import HfArgumentParser, TrainingArguments
+from .run_arguments import RunArguments, parse_arguments, parse_value
 
 
 @dataclass
@@ -132,8 +129,8 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """Which recordings and which labels."""
+class CorpusArguments:
+    """Which recordings."""
 
     corpus: str = field(
         default="synthetic",
@@ -174,18 +171,6 @@ class DataArguments:
             "where possible. The corpus' docstring lists them."
         },
     )
-    label_fraction: float = field(
-        default=1.0,
-        metadata={
-            "help": "Keep this share of the labelled training records, such as 0.01 or 0.1: whole patients, drawn by "
-            "--label_fraction_seed, the smaller share within the larger. Validation and test stay as they are. With "
-            "--freeze_encoder it is linear probing on few labels."
-        },
-    )
-    label_fraction_seed: int = field(
-        default=0,
-        metadata={"help": "Seed of --label_fraction; apart from --seed, so that runs can differ on equal records."},
-    )
     train_windows: str = field(
         default="random",
         metadata={
@@ -193,28 +178,8 @@ class DataArguments:
             "choices": ["random", "first"],
         },
     )
-    pos_weight: str = field(
-        default="auto",
-        metadata={
-            "help": "Multi-label loss: 'auto' weights the positives of each label by negatives / positives of the "
-            "training "
-            "split, 'none' weights all alike.",
-            "choices": ["auto", "none"],
-        },
-    )
-    max_pos_weight: float | None = field(
-        default=None, metadata={"help": "Upper limit of --pos_weight auto; without it a very rare label can dominate."}
-    )
 
     def __post_init__(self):
-        if self.max_pos_weight is not None and self.max_pos_weight <= 0:
-            raise ValueError(f"--max_pos_weight must be above 0; got {self.max_pos_weight}.")
-        if not 0 < self.label_fraction <= 1:
-            raise ValueError(
-                f"--label_fraction is a share above 0 and at most 1, such as 0.01 for 1 %; got {self.label_fraction}."
-            )
-        if self.label_fraction_seed < 0:
-            raise ValueError(f"--label_fraction_seed is 0 or more; got {self.label_fraction_seed}.")
         self.options()
 
     def options(self) -> dict[str, Any]:
@@ -235,6 +200,47 @@ class DataArguments:
                 raise ValueError(f"The corpus option {key!r} is given twice; leave one out.")
             options[key] = parse_value(value)
         return options
+
+
+@dataclass
+class DataArguments(CorpusArguments):
+    """Which recordings and which labels."""
+
+    pos_weight: str = field(
+        default="auto",
+        metadata={
+            "help": "Multi-label loss: 'auto' weights the positives of each label by negatives / positives of the "
+            "training "
+            "split, 'none' weights all alike.",
+            "choices": ["auto", "none"],
+        },
+    )
+    max_pos_weight: float | None = field(
+        default=None, metadata={"help": "Upper limit of --pos_weight auto; without it a very rare label can dominate."}
+    )
+    label_fraction: float = field(
+        default=1.0,
+        metadata={
+            "help": "Keep this share of the labelled training records, such as 0.01 or 0.1: whole patients, drawn by "
+            "--label_fraction_seed, the smaller share within the larger. Validation and test stay as they are. With "
+            "--freeze_encoder it is linear probing on few labels."
+        },
+    )
+    label_fraction_seed: int = field(
+        default=0,
+        metadata={"help": "Seed of --label_fraction; apart from --seed, so that runs can differ on equal records."},
+    )
+
+    def __post_init__(self):
+        if self.max_pos_weight is not None and self.max_pos_weight <= 0:
+            raise ValueError(f"--max_pos_weight must be above 0; got {self.max_pos_weight}.")
+        if not 0 < self.label_fraction <= 1:
+            raise ValueError(
+                f"--label_fraction is a share above 0 and at most 1, such as 0.01 for 1 %; got {self.label_fraction}."
+            )
+        if self.label_fraction_seed < 0:
+            raise ValueError(f"--label_fraction_seed is 0 or more; got {self.label_fraction_seed}.")
+        super().__post_init__()
 
 
 @dataclass
@@ -287,7 +293,7 @@ class EvaluationArguments:
 
 
 @dataclass
-class FinetuningArguments(TrainingArguments):
+class FinetuningArguments(RunArguments):
     """`TrainingArguments` with the defaults of fine-tuning an ECG model.
 
     The defaults follow the HuBERT-ECG authors where they published theirs (medRxiv 10.1101/2024.11.14.24317328):
@@ -302,26 +308,10 @@ class FinetuningArguments(TrainingArguments):
     learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate; default 1e-5 from a checkpoint, 5e-4 from scratch."}
     )
-    weight_decay: float = field(
-        default=0.01, metadata={"help": "AdamW weight decay; none on biases, norms and gains."}
-    )
     warmup_steps: float = field(default=0.08, metadata={"help": "Warm-up: steps, or a share of all steps if below 1."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Training records per process and step."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Records per process in evaluation."})
     num_train_epochs: float = field(default=20.0, metadata={"help": "Passes over the training records."})
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on validation: no, steps, epoch."})
-    save_strategy: str | None = field(
-        default=None,
-        metadata={"help": "When to write a checkpoint: no, steps, epoch, best. Default: as --eval_strategy."},
-    )
-    logging_strategy: str | None = field(
-        default=None,
-        metadata={"help": "When to log the training loss: no, steps, epoch. Default: as --eval_strategy."},
-    )
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best is always kept."})
-    load_best_model_at_end: bool = field(
-        default=True, metadata={"help": "Finish with the checkpoint that was best on validation, not with the last."}
-    )
     metric_for_best_model: str | None = field(
         default=None,
         metadata={
@@ -344,116 +334,10 @@ class FinetuningArguments(TrainingArguments):
             "pretraining does."
         },
     )
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Start over in a folder that holds another run; its results are removed."}
-    )
-    resume_from_checkpoint: str | None = field(
-        default=None,
-        metadata={"help": "'last', or the path of a checkpoint of an interrupted run with the same arguments."},
-    )
-    restore_callback_states_from_checkpoint: bool = field(
-        default=True,
-        metadata={"help": "Early stopping and the dynamic regulariser go on where the checkpoint left them."},
-    )
-    cpu_threads: int | None = field(
-        default=None,
-        metadata={
-            "help": "Threads of torch in each process on the CPU. Default: torch's, usually one per core; a small "
-            "model, or a "
-            "machine with other work to do, is often faster with 1 and --dataloader_num_workers 1."
-        },
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay False: the collator reads the raw columns."}
-    )
 
     def __post_init__(self):
-        if self.output_dir is None:
-            raise ValueError("--output_dir is required: the folder for the fine-tuned model and its results.")
         self.metric_was_given = self.metric_for_best_model is not None
-        if self.cpu_threads is not None and self.cpu_threads < 1:
-            raise ValueError(f"--cpu_threads must be at least 1; got {self.cpu_threads}.")
-        if self.remove_unused_columns:
-            raise ValueError("--remove_unused_columns must stay False: the collator reads the raw columns.")
-        if self.eval_strategy == "no":
-            self.load_best_model_at_end = False
-        if self.save_strategy is None:
-            self.save_strategy = self.eval_strategy if self.eval_strategy != "no" else "epoch"
-            if self.save_strategy == "steps" and self.eval_steps:
-                self.save_steps = self.eval_steps
-        if self.logging_strategy is None:
-            self.logging_strategy = self.eval_strategy if self.eval_strategy != "no" else "epoch"
-            if self.logging_strategy == "steps" and self.eval_steps:
-                self.logging_steps = self.eval_steps
-        check_hardware_flags(self)
-        if not _has_accelerator():
-            # bf16 on the CPU needs it said.
-            self.use_cpu = True
-        if self.use_cpu:
-            self.dataloader_pin_memory = False
         super().__post_init__()
-
-
-def _has_accelerator() -> bool:
-    import torch
-
-    return torch.accelerator.is_available()
-
-
-def check_hardware_flags(arguments: TrainingArguments) -> None:
-    """Refuse flags that need a GPU where there is none.
-
-    Raises:
-        ValueError: naming the flag and what to use instead.
-    """
-    has_accelerator = _has_accelerator()
-    if has_accelerator and not arguments.use_cpu:
-        return
-    place = "with --use_cpu" if has_accelerator else "on a machine without a GPU"
-    for flag, remedy in (("fp16", "use --bf16 or neither"), ("fp16_full_eval", "use --bf16_full_eval or neither")):
-        if getattr(arguments, flag):
-            raise ValueError(f"--{flag} does not work {place}; {remedy}.")
-    if arguments.tf32:
-        raise ValueError(f"--tf32 does not work {place}; leave it out.")
-    if arguments.optim in ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"):
-        raise ValueError(f"--optim {arguments.optim} does not work {place}; use adamw_torch.")
-
-
-def parse_value(text: str) -> Any:
-    """Read a value as JSON (`3`, `0.5`, `true`, `[1, 2]`, `"x"`), else take it as text."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return {"True": True, "False": False, "None": None}.get(text, text)
-
-
-def parse_overrides(text: str | None) -> dict[str, Any]:
-    """Read `key=value,key=value` or a JSON object; commas inside brackets belong to the value.
-
-    Raises:
-        ValueError: if an entry is not key=value.
-    """
-    if not text:
-        return {}
-    if text.lstrip().startswith("{"):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"--config_overrides is no valid JSON object: {error}.") from error
-    entries, depth = [""], 0
-    for character in text:
-        depth += (character in "[{(") - (character in "]})")
-        if character == "," and depth == 0:
-            entries.append("")
-        else:
-            entries[-1] += character
-    overrides = {}
-    for entry in entries:
-        key, separator, value = entry.strip().partition("=")
-        if not separator or not key:
-            raise ValueError(f"--config_overrides takes key=value,key=value; got {entry!r}.")
-        overrides[key.strip()] = parse_value(value.strip())
-    return overrides
 
 
 def parse_finetuning_arguments(
@@ -475,62 +359,9 @@ def parse_finetuning_arguments(
     Example:
         >>> parse_finetuning_arguments(["run.yaml", "--learning_rate", "3e-5"])
     """
-    kinds = (ModelArguments, DataArguments, EvaluationArguments, FinetuningArguments)
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = HfArgumentParser(
-        kinds,
-        usage="%(prog)s [run.yaml] --output_dir FOLDER [options]",
-        description="Fine-tune an ECG model on a labelled corpus, evaluate it, and save it with its card. The first "
-        "argument may be a .json or .yaml file with the same names.",
+    return parse_arguments(
+        (ModelArguments, DataArguments, EvaluationArguments, FinetuningArguments),
+        arguments,
+        "Fine-tune an ECG model on a labelled corpus, evaluate it, and save it with its card. The first argument may "
+        "be a .json or .yaml file with the same names.",
     )
-    _group_help(parser, kinds)
-    if arguments and Path(arguments[0]).suffix in (".json", ".yaml", ".yml"):
-        settings = _read_settings(Path(arguments.pop(0)))
-        known = {entry.name for kind in kinds for entry in fields(kind)}
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            raise ValueError(
-                f"Unknown names in the file of arguments: {', '.join(unknown)}; see --help for those known."
-            )
-        parser.set_defaults(**settings)
-    return parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
-
-
-def _group_help(parser: HfArgumentParser, kinds: Sequence[type]) -> None:
-    """Show the options in groups, ours first; `HfArgumentParser` lists hundreds in a row."""
-    inherited = {entry.name for entry in fields(TrainingArguments)}
-    ours = {name for name in FinetuningArguments.__annotations__}
-    general = parser._optionals._group_actions
-    for kind in kinds:
-        names = {entry.name for entry in fields(kind)}
-        group = parser.add_argument_group((kind.__doc__ or "").strip().splitlines()[0].rstrip("."))
-        for action in list(general):
-            if action.dest in names and (kind is not FinetuningArguments or action.dest in ours):
-                general.remove(action)
-                group._group_actions.append(action)
-    rest = parser.add_argument_group("Other arguments of transformers' Trainer")
-    for action in [action for action in general if action.dest in inherited]:
-        general.remove(action)
-        rest._group_actions.append(action)
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"There is no file {path} with arguments.")
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        try:
-            settings = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no valid JSON: {error}.") from error
-    else:
-        import yaml
-
-        try:
-            settings = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no valid YAML: {error}.") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} must hold one object with arguments by name; it holds a {type(settings).__name__}.")
-    # YAML reads 1e-5 (without a dot) as text, so text goes through the type of the argument again in argparse.
-    return settings

@@ -15,7 +15,8 @@ from transformers.utils import logging
 
 from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from ..registration import MODELS, find_model
-from .arguments import ModelArguments, parse_overrides
+from .arguments import ModelArguments
+from .run_arguments import parse_overrides
 
 logger = logging.get_logger(__name__)
 

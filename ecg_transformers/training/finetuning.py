@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +24,7 @@ from .callbacks import (
 from .data import CorpusSplit, ECGCollator, positive_weights
 from .layer_groups import freeze_layers
 from .output_folder import check_continuation, find_checkpoint, prepare_output_dir, save_model_folder
+from .run_control import Clock, TrainingInterrupted, without_bars_of_saving, write_card_if_possible
 from .run_record import (
     METRICS_FILE,
     PREDICTIONS_FILE,
@@ -52,24 +51,6 @@ logger = logging.get_logger(__name__)
 
 LEARNING_RATE = {"checkpoint": 1e-5, "scratch": 5e-4}
 _SMALLER_IS_BETTER = ("loss", "mae", "rmse", "num_missing_labels")
-
-
-class TrainingInterrupted(Exception):
-    """A signal ended the run; a checkpoint was written from which it can go on.
-
-    Args:
-        signal_number (`int`): of the signal.
-        checkpoint (`str`, *optional*): folder of the checkpoint.
-    """
-
-    def __init__(self, signal_number: int, checkpoint: str | None):
-        self.signal_number = signal_number
-        self.checkpoint = checkpoint
-        where = f"checkpoint {checkpoint}" if checkpoint else "no checkpoint was reached"
-        super().__init__(
-            f"Stopped by signal {signal_number}; {where}. Go on with the same command and --resume_from_checkpoint "
-            "last."
-        )
 
 
 @dataclass
@@ -123,7 +104,7 @@ def finetune(
     """
     threads = torch.get_num_threads()
     try:
-        with _without_bars_of_saving():
+        with without_bars_of_saving():
             return _finetune(model_args, data_args, eval_args, training_args)
     finally:
         torch.set_num_threads(threads)
@@ -135,7 +116,7 @@ def _finetune(
     eval_args: EvaluationArguments,
     training_args: FinetuningArguments,
 ) -> FineTuneResult:
-    clock = _Clock()
+    clock = Clock()
     if training_args.cpu_threads is not None:
         torch.set_num_threads(training_args.cpu_threads)
     output_dir = Path(training_args.output_dir)
@@ -431,42 +412,3 @@ def _write_records(
             "seconds": result.seconds,
         },
     )
-
-
-def write_card_if_possible(folder: Path) -> None:
-    """Render the model card from the run's record, where the publishing part of the package is there."""
-    try:
-        from ..publishing import write_card
-    except ImportError:
-        logger.info("No card: ecg_transformers.publishing is not available.")
-        return
-    write_card(folder)
-
-
-@contextlib.contextmanager
-def _without_bars_of_saving():
-    """Hide the bars that transformers draws for every saved checkpoint; they tear the progress line apart."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-class _Clock:
-    """Durations of the parts of a run."""
-
-    def __init__(self):
-        self.start = time.monotonic()
-        self.seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def measure(self, part: str):
-        start = time.monotonic()
-        yield
-        self.seconds[part] = round(time.monotonic() - start, 2)
-
-    def finish(self) -> dict[str, float]:
-        return {**self.seconds, "total": round(time.monotonic() - self.start, 2)}

@@ -8,26 +8,29 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import Trainer
 
 from .arguments import DataArguments, FinetuningArguments, ModelArguments
+from .run_arguments import RunArguments
 from .run_record import METRICS_FILE, PREDICTIONS_FILE, RUN_FILE, move_files, to_plain, write_json
 from .task import ClassificationTask
-from .trainer import ECGTrainer
 
 # What a run was started with, so that nothing else is taken for its continuation.
 START_FILE = "started_with.json"
 
 _RESULTS = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_args.bin")
+_RESULTS += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
 _RESULTS += (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, START_FILE)
 
 
-def prepare_output_dir(arguments: FinetuningArguments) -> str | None:
+def prepare_output_dir(arguments: RunArguments) -> str | None:
     """Make sure that the output folder may be written, and find the checkpoint to go on from.
 
     Args:
-        arguments (`FinetuningArguments`): `output_dir`, `overwrite_output_dir`, `resume_from_checkpoint`.
+        arguments (`RunArguments`): `output_dir`, `overwrite_output_dir`, `resume_from_checkpoint`.
 
     Returns:
         `str` or `None`: the checkpoint.
@@ -114,9 +117,23 @@ def check_continuation(
             **{f"records of {split}": digest for split, digest in records.items()},
         }
     )
+    check_start(checkpoint, training_args, now)
+
+
+def check_start(checkpoint: str | None, arguments: RunArguments, now: dict[str, Any]) -> None:
+    """Note what a run starts with, or check that a resumed run starts with the same.
+
+    Args:
+        checkpoint (`str`, *optional*): the checkpoint to go on from; without it this is the start.
+        arguments (`RunArguments`): the output folder.
+        now (`dict`): JSON: what must not change.
+
+    Raises:
+        ValueError: if a resumed run differs from its start, naming what differs.
+    """
     if checkpoint is None:
-        if training_args.process_index == 0:
-            write_json(Path(training_args.output_dir) / START_FILE, now)
+        if arguments.process_index == 0:
+            write_json(Path(arguments.output_dir) / START_FILE, now)
         return
     path = Path(checkpoint).parent / START_FILE
     if not path.is_file():
@@ -127,7 +144,7 @@ def check_continuation(
         pairs = [f"{name} was {_shortened(before.get(name))}, is {_shortened(now[name])}" for name in different]
         raise ValueError(
             f"{checkpoint} belongs to a run with other settings ({'; '.join(pairs)}). Resume with the same records, "
-            "labels, model and seed, or start anew in another --output_dir."
+            "labels or reports, model and seed, or start anew in another --output_dir."
         )
 
 
@@ -142,7 +159,7 @@ def _shortened(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def save_model_folder(trainer: ECGTrainer, folder: Path) -> None:
+def save_model_folder(trainer: Trainer, folder: Path) -> None:
     """Write model and extractor beside the folder's files, then move them in."""
     staging = folder / ".saving"
     if trainer.is_world_process_zero():

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from ecg_transformers.training import parse_finetuning_arguments
-from ecg_transformers.training.arguments import DataArguments, parse_overrides
+from ecg_transformers.training.arguments import DataArguments
+from ecg_transformers.training.run_arguments import parse_overrides
 
 
 def test_defaults(tmp_path):

@@ -67,7 +67,7 @@ def test_state_survives_a_checkpoint(run):
 
 def test_all_dropout_of_a_model_is_found(tiny_overrides):
     from ecg_transformers import HubertECGConfig, HubertECGForSequenceClassification
-    from ecg_transformers.training.arguments import parse_overrides
+    from ecg_transformers.training.run_arguments import parse_overrides
 
     config = HubertECGConfig(**parse_overrides(tiny_overrides), attention_dropout=0.3, hidden_dropout=0.2)
     settings = {name: get() for name, get, _ in dropout_settings(HubertECGForSequenceClassification(config))}

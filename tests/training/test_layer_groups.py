@@ -4,8 +4,8 @@ from torch import nn
 
 from ecg_transformers import HubertECGConfig, HubertECGForSequenceClassification
 from ecg_transformers.training import freeze_layers, layer_names, parameter_groups
-from ecg_transformers.training.arguments import parse_overrides
 from ecg_transformers.training.layer_groups import group_of_parameters
+from ecg_transformers.training.run_arguments import parse_overrides
 
 
 @pytest.fixture

@@ -1,0 +1,71 @@
+"""What runs of every kind need around training: interruption, durations, the card."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+class TrainingInterrupted(Exception):
+    """A signal ended the run; a checkpoint was written from which it can go on.
+
+    Args:
+        signal_number (`int`): of the signal.
+        checkpoint (`str`, *optional*): folder of the checkpoint.
+    """
+
+    def __init__(self, signal_number: int, checkpoint: str | None):
+        self.signal_number = signal_number
+        self.checkpoint = checkpoint
+        where = f"checkpoint {checkpoint}" if checkpoint else "no checkpoint was reached"
+        super().__init__(
+            f"Stopped by signal {signal_number}; {where}. Go on with the same command and --resume_from_checkpoint "
+            "last."
+        )
+
+
+def write_card_if_possible(folder: Path) -> None:
+    """Render the model card from the run's record, where the publishing part of the package is there."""
+    try:
+        from ..publishing import write_card
+    except ImportError:
+        logger.info("No card: ecg_transformers.publishing is not available.")
+        return
+    write_card(folder)
+
+
+@contextlib.contextmanager
+def without_bars_of_saving() -> Iterator[None]:
+    """Hide the bars that transformers draws for every saved checkpoint; they tear the progress line apart."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+class Clock:
+    """Durations of the parts of a run."""
+
+    def __init__(self):
+        self.start = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Time the block as a part of the run."""
+        start = time.monotonic()
+        yield
+        self.seconds[part] = round(time.monotonic() - start, 2)
+
+    def finish(self) -> dict[str, float]:
+        """Return the seconds of the parts and the `total` so far."""
+        return {**self.seconds, "total": round(time.monotonic() - self.start, 2)}
