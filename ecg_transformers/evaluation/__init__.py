@@ -24,6 +24,8 @@ _PUBLIC_NAMES = {
     "challenge_score_details": ".challenge",
     "aggregate_windows": ".windows",
     "format_report": ".report",
+    "label_descriptions": ".descriptions",
+    "list_label_descriptions": ".descriptions",
     "make_compute_metrics": ".trainer_metrics",
     "ECGMultilabelMetrics": ".metrics",
     "ECGSinglelabelMetrics": ".metrics",
