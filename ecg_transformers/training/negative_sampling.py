@@ -144,7 +144,7 @@ def _faiss_index(embeddings: torch.Tensor, wanted: bool | None) -> Any:
         import faiss
     except ImportError as error:
         if wanted:
-            raise ImportError("Searching with faiss needs it installed: pip install 'ecg-transformers[faiss]'") from error
+            raise ImportError("Searching with faiss needs pip install 'ecg-transformers[faiss]'") from error
         return None
     index = faiss.IndexFlatL2(embeddings.shape[1])
     index.add(embeddings.numpy())
