@@ -24,6 +24,14 @@ _HUBERT_ECG_REST = [
     {"step": "decimate", "factor": 5},
 ]
 
+# D-BETA (arXiv 2410.02131 and the code published with it): 12 x 5000 samples in mV, nothing filtered, nothing scaled.
+# Gaps are bridged before resampling, which would spread them over their lead (ours; the original takes none).
+_DBETA = [
+    {"step": "fill_nan", "value": "interpolate"},
+    {"step": "resample", "sampling_rate": 500},
+    {"step": "crop", "seconds": 10},
+]
+
 RECIPES: dict[str, dict] = {
     # The published weights were trained before December 2025, when resampling came first.
     "hubert_ecg": {
@@ -35,9 +43,13 @@ RECIPES: dict[str, dict] = {
         "lead_names": STANDARD_LEADS,
         "recipe": [_HUBERT_ECG_FILTER, _HUBERT_ECG_RATE, *_HUBERT_ECG_REST],
     },
+    "dbeta": {"lead_names": STANDARD_LEADS, "recipe": _DBETA},
 }
 
-RECIPES_OF_MODEL_TYPE: dict[str, tuple[str, ...]] = {"hubert_ecg": ("hubert_ecg", "hubert_ecg_filter_first")}
+RECIPES_OF_MODEL_TYPE: dict[str, tuple[str, ...]] = {
+    "hubert_ecg": ("hubert_ecg", "hubert_ecg_filter_first"),
+    "dbeta": ("dbeta",),
+}
 
 
 def adapt_hubert_ecg_recipe(recipe: list[dict], conv_stride: Sequence[int]) -> list[dict]:

@@ -15,7 +15,9 @@ from transformers.feature_extraction_utils import BatchFeature
 
 from .ecg_leads import STANDARD_LEADS, arrange_leads, canonical_lead_name
 from .ecg_recipes import RECIPE_ADAPTERS, RECIPES, RECIPES_OF_MODEL_TYPE
-from .signal_steps import SignalBatch, apply_recipe, validate_recipe
+from .missing_samples import LONGEST_BRIDGED_GAP, bridge_gaps, recorded_part
+from .recipe_validation import validate_recipe
+from .signal_steps import SignalBatch, apply_recipe
 
 # Where a recipe lies in a model folder; the second where a processor was saved with it nested
 RECIPE_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -50,7 +52,9 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
     | leads that the model does not use | left out, with a warning if the name is no known lead |
     | median lead spans over 60 mV or under 0.005 mV | `ValueError`: wrong unit |
     | infinite samples, or no lead with a finite sample | `ValueError` |
-    | NaN in a lead | the recipe's `fill_nan`, `lead_mask` is 0, a warning |
+    | NaN in all leads at the beginning or the end | cut off: the recording is shorter |
+    | NaN in a lead for at most 10 ms | bridged by a line, a warning |
+    | NaN in a lead for longer | the recipe's `fill_nan`, `lead_mask` is 0, a warning |
     | a flat lead | kept, `lead_mask` is 0, a warning |
     | shorter than the window | zeros at the end of each lead, `attention_mask` is 0 there |
     | longer than the window | `windows="first"` (default), `"random"` or `"all"` |
@@ -209,7 +213,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         groups, num_records = self._group(records, sampling_rate, lead_names, units, device)
         outputs = []
         for (rate, _), (indices, names, signal, lead_mask) in groups.items():
-            lead_mask = self._check(signal, lead_mask, names, num_records)
+            signal, lead_mask = self._check(signal, lead_mask, names, num_records, rate)
             start = SignalBatch(
                 signal,
                 rate,
@@ -314,7 +318,12 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         if signal.ndim != 2 or signal.shape[0] != expected or signal.shape[1] == 0:
             raise ValueError(_shape_message(name, tuple(signal.shape), names, self.lead_names))
         if names is None or list(names) == self.lead_names:
-            return signal, np.ones(expected, dtype=bool), rate, name
+            return (
+                self._cut_void_ends(signal, np.ones(expected, dtype=bool), name),
+                np.ones(expected, bool),
+                rate,
+                name,
+            )
         unknown = [lead for lead in names if canonical_lead_name(lead) is None]
         if len(unknown) == len(names):
             raise ValueError(f"No lead of {name} is known: {list(names)}. Expected names such as {self.lead_names}.")
@@ -329,21 +338,45 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             missing = [lead for lead, found in zip(self.lead_names, present, strict=True) if not found]
             single = name if count == 1 else None
             _warn(single, "Missing leads", missing, "They are set to zero, `lead_mask` is 0 for them.")
-        return torch.from_numpy(arranged).to(signal.device), present, rate, name
+        arranged = self._cut_void_ends(torch.from_numpy(arranged), present, name)
+        return arranged.to(signal.device), present, rate, name
 
-    def _check(self, signal: torch.Tensor, present: torch.Tensor, names: list[str], num_records: int) -> torch.Tensor:
-        """Refuse what cannot be an ECG in mV, warn of leads without signal; return which leads carry signal."""
+    @staticmethod
+    def _cut_void_ends(signal: torch.Tensor, present: np.ndarray, name: str) -> torch.Tensor:
+        """Leave out the beginning and the end where all leads that are there hold NaN."""
+        part = recorded_part(signal if present.all() else signal[torch.from_numpy(present)])
+        if part.start == part.stop:
+            raise ValueError(f"{name} holds nothing but NaN; leave it out.")
+        return signal[:, part]
+
+    def _check(
+        self, signal: torch.Tensor, present: torch.Tensor, names: list[str], num_records: int, rate: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bridge short gaps, refuse what cannot be an ECG in mV, warn of leads without signal.
+
+        Returns the signal, and which leads carry signal.
+        """
         single = names[0] if num_records == 1 else None
         low, high = signal.amin(-1), signal.amax(-1)
+        incomplete = low.isnan()
+        if bool(incomplete.any()):
+            rows = bridge_gaps(signal[incomplete], max(1, int(LONGEST_BRIDGED_GAP * rate + 1e-6)))
+            if bool(rows.isinf().any()):
+                row = int(signal.isinf().flatten(1).any(-1).nonzero()[0])
+                raise ValueError(f"{names[row]} holds infinite samples; mark missing samples as NaN.")
+            signal = signal.clone()
+            signal[incomplete] = rows
+            low, high = signal.amin(-1), signal.amax(-1)
+            bridged = incomplete & ~low.isnan()
+            if bool(bridged.any()):
+                leads = [self.lead_names[lead] for lead in bridged.any(0).nonzero().flatten().tolist()]
+                _warn(single, "Short gaps (NaN)", leads, "They are bridged by straight lines.")
         span = high - low
         if bool(torch.isinf(low).any() or torch.isinf(high).any()):
             row = int((torch.isinf(low) | torch.isinf(high)).any(-1).nonzero()[0])
             raise ValueError(f"{names[row]} holds infinite samples; mark missing samples as NaN.")
         has_nan = span.isnan()
         if bool(has_nan.any()):
-            empty = (signal.isnan().all(-1) | ~present).all(-1)
-            if bool(empty.any()):
-                raise ValueError(f"{names[int(empty.nonzero()[0])]} holds nothing but NaN; leave it out.")
             leads = [self.lead_names[lead] for lead in has_nan.any(0).nonzero().flatten().tolist()]
             _warn(single, "NaN", leads, "They are filled as the recipe says, `lead_mask` is 0 for them.")
         usable = present & ~has_nan & (span > 0)
@@ -362,7 +395,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
                 f"{SMALLEST_MEDIAN_SPAN:g}–{LARGEST_MEDIAN_SPAN:g} mV. If the values are in another unit, say so, "
                 f"e.g. units={guess}; raw digital values must be divided by the gain first."
             )
-        return usable
+        return signal, usable
 
 
 _LOCATION_ARGUMENTS = ("cache_dir", "force_download", "proxies", "subfolder", "token", "local_files_only", "revision")

@@ -1,11 +1,11 @@
 """The named steps of a recipe: functions `SignalBatch -> SignalBatch`, registered with `signal_step`."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
+from .missing_samples import bridge_gaps
 from .signal_operations import (
     bandpass_fir_taps,
     decimate_zero_phase,
@@ -48,31 +48,6 @@ def signal_step(name: str) -> Callable:
         return function
 
     return register
-
-
-def validate_recipe(recipe: list[dict]) -> None:
-    """Check that every step of a recipe exists and takes the parameters that it is given.
-
-    Raises:
-        ValueError: naming the step, what is wrong with it, and what it takes.
-    """
-    if not isinstance(recipe, list | tuple) or not recipe:
-        raise ValueError(f"A recipe is a list with at least one step such as {{'step': 'crop', ...}}; got {recipe!r}.")
-    for position, entry in enumerate(recipe):
-        if not isinstance(entry, dict) or entry.get("step") not in SIGNAL_STEPS:
-            raise ValueError(
-                f"Step {position} of the recipe is {entry!r}; expected a dictionary whose 'step' is one of "
-                f"{', '.join(sorted(SIGNAL_STEPS))}."
-            )
-        accepted = list(inspect.signature(SIGNAL_STEPS[entry["step"]]).parameters.values())[1:]
-        names = {parameter.name for parameter in accepted}
-        required = {parameter.name for parameter in accepted if parameter.default is inspect.Parameter.empty}
-        given = set(entry) - {"step"}
-        if given - names or required - given:
-            raise ValueError(
-                f"Step {position} of the recipe, {entry['step']!r}, takes {sorted(names)} (required: "
-                f"{sorted(required)}); got {sorted(given)}."
-            )
 
 
 def apply_recipe(batch: SignalBatch, recipe: list[dict]) -> SignalBatch:
@@ -159,19 +134,26 @@ def crop_step(batch: SignalBatch, seconds: float) -> SignalBatch:
 
 @signal_step("fill_nan")
 def fill_nan_step(batch: SignalBatch, value: float | str) -> SignalBatch:
-    """Replace NaN by a number, or by the `"mean"` of the other samples of the window, all leads, padding left out."""
+    """Replace NaN by a number, by the `"mean"` of the other samples of the window, or along a line (`"interpolate"`).
+
+    The mean is over all leads, padding left out. The line connects the samples beside a gap (`bridge_gaps`); a lead of
+    nothing but NaN becomes zero.
+    """
     signal = batch.signal
     if not bool(rows_with_nan(signal).any()):
         return batch
     nan = signal.isnan()
-    if value == "mean":
+    if value == "interpolate":
+        signal = bridge_gaps(signal)
+        nan, fill = signal.isnan(), torch.zeros_like(signal[:1, :1, :1])
+    elif value == "mean":
         counted = ~nan & batch.valid[:, None, :]
         total = torch.where(counted, signal, 0.0).sum(dim=(1, 2), keepdim=True)
         fill = total / counted.sum(dim=(1, 2), keepdim=True).clamp(min=1)
     elif isinstance(value, int | float):
         fill = torch.full_like(signal[:1, :1, :1], value)
     else:
-        raise ValueError(f"fill_nan takes a number or 'mean'; got {value!r}.")
+        raise ValueError(f"fill_nan takes a number, 'mean' or 'interpolate'; got {value!r}.")
     return replace(batch, signal=torch.where(nan, fill, signal))
 
 

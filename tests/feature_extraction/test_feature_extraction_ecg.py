@@ -3,13 +3,13 @@ import shutil
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers.dynamic_module_utils import get_relative_import_files
 
-from ecg_transformers import STANDARD_LEADS, ECGFeatureExtractor, ECGRecord
+from ecg_transformers import STANDARD_LEADS, ECGFeatureExtractor, ECGRecord, HubertECGConfig
 from ecg_transformers.feature_extraction.feature_extraction_ecg import ECGSignalWarning
 
 EXTRACTOR = ECGFeatureExtractor.for_model_type("hubert_ecg")
@@ -120,6 +120,50 @@ def test_nan_voids_its_lead_and_nothing_else():
     assert batch.attention_mask.all()
 
 
+def test_one_lost_sample_voids_nothing():
+    signal = ecg()
+    expected = EXTRACTOR(signal, sampling_rate=500, windows="all")
+    last = signal.copy()
+    last[:, -1] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ECGSignalWarning)
+        batch = EXTRACTOR(last, sampling_rate=500, windows="all")
+    assert batch.lead_mask.all() and batch.attention_mask.all()
+    shorter = EXTRACTOR(signal[:, :-1], sampling_rate=500, windows="all")
+    np.testing.assert_allclose(batch.input_values, shorter.input_values, atol=1e-5)
+    scattered = signal.copy()
+    scattered[np.arange(12), 4988 + np.arange(12)] = np.nan
+    with pytest.warns(ECGSignalWarning, match="Short gaps.*bridged"):
+        batch = EXTRACTOR(scattered, sampling_rate=500, windows="all")
+    assert batch.lead_mask.all()
+    np.testing.assert_allclose(batch.input_values, expected.input_values, atol=0.05)
+    assert np.abs(batch.input_values - expected.input_values).max() > 0
+
+
+def test_void_ends_are_no_part_of_a_recording():
+    signal = ecg()
+    padded = np.full((12, 5400), np.nan, dtype=np.float32)
+    padded[:, 300:5300] = signal
+    padded[3, 300] = np.nan
+    signal[3, 0] = np.nan
+    for rows in (range(12), range(11)):
+        names = [LEADS[row] for row in rows]
+        with pytest.warns(ECGSignalWarning):
+            cut, plain = (
+                EXTRACTOR(array[list(rows)], sampling_rate=500, lead_names=names, windows="all")
+                for array in (padded, signal)
+            )
+        for name in plain:
+            np.testing.assert_array_equal(cut[name], plain[name])
+    with pytest.warns(ECGSignalWarning, match=r"\['aVR'\]"):
+        short = EXTRACTOR(padded[:, :1800], sampling_rate=500)
+    mask = short.attention_mask.reshape(12, 500)
+    assert mask[:, :300].all() and not mask[:, 300:].any()
+    signal[4, 100:110], signal[4, 200] = np.nan, np.inf
+    with pytest.raises(ValueError, match="infinite"):
+        EXTRACTOR(signal, sampling_rate=500)
+
+
 def test_short_recordings_are_padded_with_a_mask():
     batch = EXTRACTOR(record(samples=2000))
     assert batch.input_values.shape == (1, 6000) and np.isfinite(batch.input_values).all()
@@ -197,6 +241,36 @@ def test_refusals_name_what_was_expected(call, words):
         call()
 
 
+RATE = {"step": "resample", "sampling_rate": 500}
+
+
+@pytest.mark.parametrize(
+    "recipe,words",
+    [
+        ([RATE, {"step": "decimate", "factor": 0}], "`factor` of step 1, 'decimate', must be a positive whole.*got 0"),
+        ([RATE, {"step": "decimate", "factor": 2.5}], "whole number; got 2.5"),
+        ([{"step": "resample", "sampling_rate": -500}], "`sampling_rate` of step 0.*positive.*-500"),
+        ([{"step": "resample", "sampling_rate": "500"}], "positive finite number; got '500'"),
+        ([{"step": "resample", "sampling_rate": float("nan")}], "positive finite number; got nan"),
+        ([RATE, {"step": "crop", "seconds": True}], "`seconds`.*got True"),
+        ([RATE, {"step": "crop", "seconds": float("inf")}], "`seconds`.*got inf"),
+        ([RATE, {"step": "bandpass_fir", "low": 40, "high": 40, "seconds": 0.3}], "`low` .*below `high`"),
+        ([RATE, {"step": "bandpass_fir", "low": 1, "high": 250, "seconds": 0.3}], "`high` .*below 250 Hz"),
+        ([{"step": "crop", "seconds": 5}, RATE], "crops before it resamples"),
+        ([RATE, {"step": "crop", "seconds": 5}, {"step": "crop", "seconds": 2}], "one 'crop' step"),
+        ([RATE, {"step": "concatenate_leads"}, {"step": "scale_minmax"}], "'scale_minmax'.*cannot follow"),
+        ([RATE, {"step": ["crop"]}], "Step 1 of the recipe"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused_when_it_is_made(tmp_path, recipe, words):
+    with pytest.raises(ValueError, match=words):
+        ECGFeatureExtractor(recipe=recipe)
+    stored = {"feature_extractor_type": "ECGFeatureExtractor", "recipe": recipe}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=words):
+        ECGFeatureExtractor.from_pretrained(tmp_path)
+
+
 def test_an_all_zero_recording_is_warned_of_and_finite():
     with pytest.warns(ECGSignalWarning, match="Flat leads"):
         batch = EXTRACTOR(np.zeros((12, 5000)), sampling_rate=500)
@@ -249,13 +323,21 @@ def test_checkpoints_without_a_recipe_get_that_of_their_type(golden, tmp_path):
         ECGFeatureExtractor.from_pretrained(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("stride,rate", [([4, 2, 2, 2, 2], 100), ([4, 2, 2, 2, 1], 50), ([5, 4, 4, 2, 2], 500)])
+def test_a_named_recipe_is_fitted_to_the_model(stride, rate):
+    for name in ("hubert_ecg", "hubert_ecg_filter_first"):
+        config = HubertECGConfig(conv_stride=stride)
+        assert ECGFeatureExtractor.for_model_type("hubert_ecg", name, config=config).sampling_rate == rate
+
+
 def test_the_folder_travels_without_the_package(tmp_path):
     """An exported extractor opens in a process in which the package cannot be imported."""
     EXTRACTOR.save_pretrained(tmp_path)
     from ecg_transformers.feature_extraction import feature_extraction_ecg
 
-    for name in ("feature_extraction_ecg", "ecg_leads", "ecg_recipes", "signal_operations", "signal_steps"):
-        shutil.copy(Path(feature_extraction_ecg.__file__).with_name(f"{name}.py"), tmp_path)
+    for file in get_relative_import_files(feature_extraction_ecg.__file__):
+        shutil.copy(file, tmp_path)
+    shutil.copy(feature_extraction_ecg.__file__, tmp_path)
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     stored["auto_map"] = {"AutoFeatureExtractor": "feature_extraction_ecg.ECGFeatureExtractor"}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))

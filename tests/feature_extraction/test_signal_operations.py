@@ -3,6 +3,7 @@ import pytest
 import scipy.signal
 import torch
 
+from ecg_transformers.feature_extraction.recipe_validation import validate_recipe
 from ecg_transformers.feature_extraction.signal_operations import (
     bandpass_fir_taps,
     decimate_zero_phase,
@@ -11,7 +12,7 @@ from ecg_transformers.feature_extraction.signal_operations import (
     resample_fourier,
     scale_minmax,
 )
-from ecg_transformers.feature_extraction.signal_steps import SIGNAL_STEPS, SignalBatch, apply_recipe, validate_recipe
+from ecg_transformers.feature_extraction.signal_steps import SIGNAL_STEPS, SignalBatch, apply_recipe
 
 
 def wandering(rows: int, samples: int, seed: int = 0) -> np.ndarray:
