@@ -25,6 +25,25 @@ examples:
 """
 
 
+CONVERT_DESCRIPTION = """Convert an original checkpoint into a folder that the Auto classes of transformers open:
+config.json, model.safetensors, preprocessor_config.json, and the tokenizer's files where
+the model takes texts. No code stored in the checkpoint is run, nothing is downloaded
+unless --tokenizer names a Hub id, and weights that do not fit exactly are an error.
+
+sources:
+  a .pt, .pth or .ckpt file that holds its configuration (HuBERT-ECG, DeepECG)
+  a .pt file with its config.json beside it, or the folder of both (D-BETA; a
+    t5_config.json beside them describes a text encoder other than flan-t5-base)
+  a folder as on the Hub: config.json and model.safetensors or pytorch_model.bin
+  a model folder of this package: labels, thresholds and recipe are kept
+
+examples:
+  ecg-transformers convert hubert_ecg_small.pt hubert-ecg-small
+  ecg-transformers convert dbeta-original/ dbeta --tokenizer google/flan-t5-base
+  ecg-transformers convert finetuned.pt my-model --label_names labels.txt
+"""
+
+
 class CommandError(Exception):
     """Something that the user can mend; shown without a traceback, exit code 1."""
 
@@ -112,15 +131,23 @@ def build_parser() -> argparse.ArgumentParser:
     convert = commands.add_parser(
         "convert",
         help="bring an original checkpoint into a model folder",
-        description="Convert an original checkpoint (a .pt file or a folder) into config.json, model.safetensors and "
-        "preprocessor_config.json. No code stored in the checkpoint is run.",
+        formatter_class=formatter,
+        description=CONVERT_DESCRIPTION,
     )
     convert.add_argument("source", help="original file or folder")
     convert.add_argument("destination", help="folder to write")
-    convert.add_argument("--model_type", help="such as hubert_ecg (default: found out from the file)")
+    convert.add_argument("--model_type", help="such as hubert_ecg, dbeta (default: found out from the weights)")
     convert.add_argument("--label_names", help="text file with one label per line, in the order of the outputs")
-    convert.add_argument("--recipe", help="input recipe, if not the model type's first, e.g. hubert_ecg_filter_first")
-    convert.add_argument("--overwrite", action="store_true", help="replace an existing destination")
+    convert.add_argument(
+        "--recipe",
+        help="input recipe, if not that in the source folder or the model type's first, e.g. hubert_ecg_filter_first",
+    )
+    convert.add_argument(
+        "--tokenizer",
+        help="for models that take texts (D-BETA): folder or Hub id of the tokenizer, e.g. google/flan-t5-base "
+        "(default: that in the source folder; without one the model is written and a note says what is missing)",
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace the model in an existing destination")
     convert.set_defaults(run=run_convert)
 
     info = commands.add_parser(
@@ -364,6 +391,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers convert`."""
     from .conversion import convert_checkpoint
 
+    notes: list[str] = []
     folder = convert_checkpoint(
         arguments.source,
         arguments.destination,
@@ -371,10 +399,14 @@ def run_convert(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
         label_names=arguments.label_names,
         recipe=arguments.recipe,
+        tokenizer=arguments.tokenizer,
+        on_note=notes.append,
     )
     print(folder)
     for path in sorted(Path(folder).iterdir()):
         print(f"  {path.name}  {path.stat().st_size:,} bytes")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     return 0
 
 

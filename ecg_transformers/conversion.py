@@ -17,11 +17,12 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from .checkpoint_sources import CheckpointConversionError, SourceCheckpoint, read_source
+from .conversion_tokenizers import find_tokenizer, has_tokenizer, takes_text
 from .registration import MODELS, ModelEntry, find_model
 from .restricted_unpickling import UnsafePickleError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 
@@ -29,6 +30,8 @@ logger = logging.get_logger(__name__)
 
 # Fields of a configuration that tell of the session that saved it, or of code beside it
 _SESSION_FIELDS = ("architectures", "auto_map", "custom_pipelines", "transformers_version", "_name_or_path")
+
+_PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
 
 # What a foreign file calls its configuration can be of any type and size
 _FOREIGN_ERRORS = (
@@ -65,6 +68,7 @@ def convert_checkpoint(
     label_names: Sequence[str] | str | Path | None = None,
     recipe: str | None = None,
     feature_extractor: ECGFeatureExtractor | None = None,
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
     on_note: Callable[[str], Any] | None = None,
 ) -> Path:
     """Convert an original checkpoint into a folder that the Auto classes open.
@@ -85,6 +89,9 @@ def convert_checkpoint(
             `"hubert_ecg_filter_first"`.
         feature_extractor ([`ECGFeatureExtractor`], *optional*): the extractor to save with the model. Without it, the
             one in the source folder is taken, else the recipe.
+        tokenizer (`str`, `Path` or tokenizer, *optional*): for models that take texts (D-BETA): the tokenizer, its
+            folder, or its Hub id. Without it, the one in the source folder is taken; if there is none, the folder is
+            written without, and a note says which is needed.
         on_note (callable, *optional*): called with each note on the result; they are logged if not given.
 
     Returns:
@@ -110,19 +117,25 @@ def convert_checkpoint(
     entry = _find_entry(checkpoint, model_type)
     converted = _convert(checkpoint, entry, _read_label_names(label_names))
     extractor = feature_extractor or _find_extractor(checkpoint, entry, converted, recipe)
+    found = find_tokenizer(checkpoint.folder, entry, converted.config, tokenizer)
     model = _build_model(checkpoint, entry, converted)
+    notes = list(converted.notes)
+    if found is None and takes_text(entry, converted.config) and not has_tokenizer(destination):
+        describe = entry.import_part("processing").describe_missing_tokenizer
+        notes.append(describe(destination, converted.config.text_config.vocab_size))
 
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.part"
     partial.mkdir()
     try:
         model.save_pretrained(partial)
-        extractor.save_pretrained(partial)
+        processor = extractor if found is None else entry.get_processor_class()(extractor, found)
+        processor.save_pretrained(partial)
         _check_written(partial, model)
         _move_into_place(partial, destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for note in converted.notes:
+    for note in notes:
         (on_note or logger.warning)(note)
     return destination
 
@@ -249,6 +262,11 @@ def _build_model(checkpoint: SourceCheckpoint, entry: ModelEntry, converted: Con
     """Build the model and load exactly its weights."""
     model_class, config = converted.model_class, converted.config
     ignorable = entry.import_part("convert").IGNORABLE_KEYS
+    if config.problem_type not in _PROBLEM_TYPES:
+        raise CheckpointConversionError(
+            f"`problem_type` in the configuration of {checkpoint.path} is {config.problem_type!r}; expected one of "
+            f"{_PROBLEM_TYPES[1:]}, or none."
+        )
     _check_depth(checkpoint, config.to_dict())
     try:
         # Without memory first: a configuration may ask for any size

@@ -18,14 +18,17 @@ class ModelEntry:
         config_class (`str`): name of the configuration class in `configuration_<model_type>`.
         model_classes (`dict[str, str]`): name of an Auto class of transformers -> name of a class in
             `modeling_<model_type>`.
+        processor_class (`str`, *optional*): name of the class in `processing_<model_type>`, where a model takes more
+            than recordings; else the feature extractor is the processor.
     """
 
     model_type: str
     config_class: str
     model_classes: dict[str, str] = field(default_factory=dict)
+    processor_class: str | None = None
 
     def import_part(self, part: str) -> ModuleType:
-        """Import `configuration`, `modeling` or `convert` of this model."""
+        """Import `configuration`, `modeling`, `convert` or `processing` of this model."""
         return importlib.import_module(f".models.{self.model_type}.{part}_{self.model_type}", __package__)
 
     def get_config_class(self) -> type:
@@ -39,6 +42,10 @@ class ModelEntry:
             KeyError: if the model has no class for it.
         """
         return getattr(self.import_part("modeling"), self.model_classes[auto_class])
+
+    def get_processor_class(self) -> type | None:
+        """Return the processor class, or `None` if the feature extractor is all that the model needs."""
+        return self.processor_class and getattr(self.import_part("processing"), self.processor_class)
 
 
 MODELS = (
@@ -80,4 +87,6 @@ def register_all() -> None:
         for auto_class in entry.model_classes:
             getattr(transformers, auto_class).register(config_class, entry.get_model_class(auto_class))
         transformers.AutoFeatureExtractor.register(config_class, ECGFeatureExtractor)
+        if entry.processor_class is not None:
+            transformers.AutoProcessor.register(config_class, entry.get_processor_class())
     register_ecg_feature()

@@ -10,11 +10,13 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelF
 from transformers import AutoModelForSequenceClassification as AutoClassifier
 
 from ecg_transformers import (
+    ECGFeatureExtractor,
     HubertECGConfig,
     HubertECGForPreTraining,
     HubertECGForSequenceClassification,
     HubertECGModel,
 )
+from ecg_transformers.checkpoint_sources import read_source
 from ecg_transformers.conversion import CheckpointConversionError, convert_checkpoint
 from ecg_transformers.restricted_unpickling import UnsafePickleError
 
@@ -331,3 +333,178 @@ def test_destination(tmp_path):
     convert_checkpoint(path, folder, recipe="hubert_ecg_filter_first")
     steps = [entry["step"] for entry in AutoFeatureExtractor.from_pretrained(folder).recipe]
     assert steps.index("bandpass_fir") < steps.index("resample")
+
+
+def fine_tuned_folder(folder, **extra):
+    """A folder as the fine-tuning script leaves it: labels, thresholds, window rules, a recipe of its choice."""
+    labels = {"id2label": {0: "AF", 1: "RBBB", 2: "LBBB"}, "label2id": {"AF": 0, "RBBB": 1, "LBBB": 2}}
+    settings = {
+        "classifier_head": "mlp",
+        "problem_type": "multi_label_classification",
+        "pos_weight": [1.0, 2.0, 3.0],
+        "thresholds": {"AF": 0.25, "RBBB": None, "LBBB": 0.75},
+        "threshold_criterion": "youden",
+        "eval_windows": "all",
+        "window_aggregation": "max",
+        "label_groups": {"rhythm": ["AF"], "conduction": ["RBBB", "LBBB"]},
+    }
+    torch.manual_seed(0)
+    model = HubertECGForSequenceClassification(HubertECGConfig(**TINY, **labels, **settings, **extra)).eval()
+    model.save_pretrained(folder)
+    ECGFeatureExtractor.for_model_type("hubert_ecg", "hubert_ecg_filter_first").save_pretrained(folder)
+    return model
+
+
+def test_a_folder_of_ours_keeps_all_that_it_says(tmp_path):
+    model = fine_tuned_folder(tmp_path / "ours")
+    torch.save({"state": {}}, tmp_path / "ours" / "optimizer.pt")
+    torch.save({}, tmp_path / "ours" / "training_args.bin")
+    folder = convert_checkpoint(tmp_path / "ours", tmp_path / "converted")
+    before, after = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("ours", "converted"))
+    assert before == after
+    recipes = [ECGFeatureExtractor.from_pretrained(tmp_path / name).recipe for name in ("ours", "converted")]
+    assert recipes[0] == recipes[1] and recipes[1][0]["step"] == "bandpass_fir"
+    again = AutoClassifier.from_pretrained(folder)
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_renamed_labels_take_their_thresholds_along(tmp_path):
+    fine_tuned_folder(tmp_path / "ours")
+    names = ["fibrillation", "right block", "left block"]
+    config = AutoConfig.from_pretrained(
+        convert_checkpoint(tmp_path / "ours", tmp_path / "converted", label_names=names)
+    )
+    assert config.id2label == dict(enumerate(names))
+    assert config.thresholds == {"fibrillation": 0.25, "right block": None, "left block": 0.75}
+    assert config.label_groups == {"rhythm": ["fibrillation"], "conduction": ["right block", "left block"]}
+    with pytest.raises(CheckpointConversionError, match="3 labels"):
+        convert_checkpoint(tmp_path / "ours", tmp_path / "wrong", label_names=names[:2])
+    HubertECGModel(HubertECGConfig(**TINY)).save_pretrained(tmp_path / "backbone")
+    with pytest.raises(CheckpointConversionError, match="no classification head"):
+        convert_checkpoint(tmp_path / "backbone", tmp_path / "wrong", label_names=names)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers` 1000000000"),
+        ({"hidden_size": 10**12}, "hidden_size|instead of|size"),
+        ({"hidden_size": -16}, "hidden_size"),
+        ({"hidden_size": 32}, r"of another shape: .* instead of \("),
+        ({"num_hidden_layers": 3}, "missing: .*layers.2"),
+        ({"num_hidden_layers": 1}, "unexpected: .*layers.1"),
+        ({"num_attention_heads": 0}, "num_attention_heads"),
+        ({"conv_dim": "8, 8"}, "conv_dim"),
+        ({"conv_kernel": []}, "conv_kernel"),
+        ({"conv_kernel": [10, 3, 3, 2, 10**7]}, "of another shape"),
+        ({"intermediate_size": None, "hidden_act": "loud"}, "loud|intermediate_size"),
+        ({"feat_extract_activation": ["gelu"]}, "feat_extract_activation"),
+        ({"id2label": [1, 2]}, "cannot be converted"),
+        ({"id2label": {"first": "AF"}}, "cannot be converted"),
+        ({"problem_type": 5}, "problem_type"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value.split()[0],
+)
+def test_absurd_configurations(tmp_path, ours, fields, message):
+    fine_tuned_folder(tmp_path / "folder")
+    config = json.loads((tmp_path / "folder" / "config.json").read_text()) | fields
+    if not ours:
+        config["architectures"] = ["HuBERTECG"]
+    (tmp_path / "folder" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointConversionError, match=message):
+        convert_checkpoint(tmp_path / "folder", tmp_path / "converted")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("architectures", [None, [], "HubertECGForSequenceClassification", [["x"]], [7], {"a": 1}])
+def test_a_folder_without_its_class_is_recognised_by_its_weights(tmp_path, architectures):
+    fine_tuned_folder(tmp_path / "folder")
+    config = json.loads((tmp_path / "folder" / "config.json").read_text()) | {"architectures": architectures}
+    (tmp_path / "folder" / "config.json").write_text(json.dumps(config))
+    folder = convert_checkpoint(tmp_path / "folder", tmp_path / "converted")
+    assert type(AutoClassifier.from_pretrained(folder)) is HubertECGForSequenceClassification
+
+
+def test_folders_with_several_files(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    path, model = original_file(source / "finetuned.pt", head="linear")
+    original_file(source / "base_ssl.pt")
+    torch.save({}, source / "optimizer.pt")
+    (source / "broken.json").write_text("{")
+
+    def converted(where, name):
+        return AutoClassifier.from_pretrained(convert_checkpoint(where, tmp_path / name))
+
+    # One file besides the companion is meant; JSON files that nobody asks for do no harm
+    assert torch.equal(converted(source, "a").classifier.weight, model.classifier.weight)
+    original_file(source / "other.pt")
+    with pytest.raises(CheckpointConversionError, match=r"several weight files, \['finetuned.pt', 'other.pt'\]"):
+        convert_checkpoint(source, tmp_path / "b")
+    assert torch.equal(converted(path, "c").classifier.weight, model.classifier.weight)
+    checkpoint = read_source(path)
+    assert sorted(checkpoint.companions) == ["base_ssl.pt", "other.pt"]
+    assert "label_embedding.0.weight" in checkpoint.companions["base_ssl.pt"].tensors
+    with pytest.raises(CheckpointConversionError, match="broken.json is no JSON"):
+        checkpoint.documents["broken.json"]
+    # A lone companion is the checkpoint
+    for name in ("finetuned.pt", "other.pt"):
+        (source / name).unlink()
+    assert read_source(source).tensors.keys() == checkpoint.companions["base_ssl.pt"].tensors.keys()
+    # What bears the names of the Hub comes first
+    fine_tuned_folder(source)
+    assert converted(source, "d").config.id2label[0] == "AF"
+
+
+def test_parts_of_a_checkpoint(tmp_path):
+    model = fine_tuned_folder(tmp_path / "whole")
+    model.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
+    parts = sorted((tmp_path / "parts").glob("model-*.safetensors"))
+    assert len(parts) > 1
+    again = AutoClassifier.from_pretrained(convert_checkpoint(tmp_path / "parts", tmp_path / "converted"))
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+    parts[0].unlink()
+    with pytest.raises(CheckpointConversionError, match="not all parts"):
+        convert_checkpoint(tmp_path / "parts", tmp_path / "wrong")
+
+
+def test_the_configuration_beside_a_file(tmp_path):
+    model = fine_tuned_folder(tmp_path / "folder")
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    (tmp_path / "folder" / "model.safetensors").unlink()
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "folder" / "weights.pt")
+    for number, source in enumerate((tmp_path / "folder", tmp_path / "folder" / "weights.pt")):
+        folder = convert_checkpoint(source, tmp_path / str(number))
+        again = AutoClassifier.from_pretrained(folder)
+        assert again.config.thresholds == {"AF": 0.25, "RBBB": None, "LBBB": 0.75}
+        assert torch.equal(again.classifier[2].weight, model.classifier[2].weight)
+        assert ECGFeatureExtractor.from_pretrained(folder).recipe[0]["step"] == "bandpass_fir"
+
+
+class Wrapped:
+    """A training script's own class around a model, pickled whole."""
+
+
+def test_a_module_pickled_whole_is_read_as_its_weights(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Conv1d(12, 4, 3), torch.nn.BatchNorm1d(4), torch.nn.GELU())
+    model.register_buffer("scratch", torch.ones(1), persistent=False)
+    torch.save(model, tmp_path / "module.pt")
+    read = read_source(tmp_path / "module.pt").tensors
+    assert read.keys() == model.state_dict().keys()
+    assert all(torch.equal(read[name], value) for name, value in model.state_dict().items())
+    torch.save({"model": model, "epoch": 1}, tmp_path / "module.pt")
+    assert read_source(tmp_path / "module.pt").tensors.keys() == model.state_dict().keys()
+    torch.save(Wrapped(), tmp_path / "module.pt")
+    with pytest.raises(CheckpointConversionError, match="no weights"):
+        read_source(tmp_path / "module.pt")
+    torch.save({1: torch.ones(1)}, tmp_path / "module.pt")
+    with pytest.raises(CheckpointConversionError, match="without names"):
+        read_source(tmp_path / "module.pt")
+
+
+def test_a_tokenizer_is_for_models_that_take_texts(tmp_path):
+    path, _ = original_file(tmp_path / "original.pt")
+    with pytest.raises(CheckpointConversionError, match="hubert_ecg takes no texts"):
+        convert_checkpoint(path, tmp_path / "converted", tokenizer="google/flan-t5-base")
