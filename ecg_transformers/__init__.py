@@ -32,6 +32,10 @@ _PUBLIC_NAMES = {
     "HubertECGModel": ".models.hubert_ecg.modeling_hubert_ecg",
     "HubertECGForPreTraining": ".models.hubert_ecg.modeling_hubert_ecg",
     "HubertECGForSequenceClassification": ".models.hubert_ecg.modeling_hubert_ecg",
+    "DBetaConfig": ".models.dbeta.configuration_dbeta",
+    "DBetaModel": ".models.dbeta.modeling_dbeta",
+    "DBetaForPreTraining": ".models.dbeta.modeling_dbeta",
+    "DBetaForSequenceClassification": ".models.dbeta.modeling_dbeta",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC_NAMES)]

@@ -58,6 +58,15 @@ MODELS = (
             "AutoModelForSequenceClassification": "HubertECGForSequenceClassification",
         },
     ),
+    ModelEntry(
+        model_type="dbeta",
+        config_class="DBetaConfig",
+        model_classes={
+            "AutoModel": "DBetaModel",
+            "AutoModelForPreTraining": "DBetaForPreTraining",
+            "AutoModelForSequenceClassification": "DBetaForSequenceClassification",
+        },
+    ),
 )
 
 

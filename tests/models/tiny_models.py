@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import tiny_dbeta
 import torch
 
 from ecg_transformers import HubertECGConfig
@@ -17,7 +18,7 @@ class TinyModel:
     config: Callable
     # number of records, padded -> arguments of forward without labels; padded, the second half of a row is padding
     inputs: Callable
-    # auto class, number of records -> labels that fit the head
+    # auto class, number of records -> labels that fit the head, or all the arguments that the head's loss needs
     labels: Callable
     # fields of the configuration that switch off everything random in training
     deterministic: dict = field(default_factory=dict)
@@ -27,6 +28,18 @@ class TinyModel:
     wrong: list = field(default_factory=list)
     # every name in config.json
     fields: frozenset = frozenset()
+    # whether there are layers of attention, in more than one implementation
+    has_attention: bool = True
+    # dimension of the tokens in outputs of three dimensions
+    token_dim: int = 1
+    # prepares a model for checks that split a batch: what depends on the whole batch in training is held
+    hold_batch_statistics: Callable = lambda model: None
+    # auto class -> fields with which a batch's loss in training is the mean over its records
+    additive: dict = field(default_factory=dict)
+    # outputs of the base model that pair the records of a batch with each other
+    joint_outputs: tuple = ()
+    # beginnings of the parameters of the base model that the classifier does without
+    base_only: tuple = ()
 
 
 SAMPLES = 640
@@ -80,6 +93,7 @@ TINY_MODELS = {
             "layerdrop": 0.0,
             "mask_time_prob": 0.0,
         },
+        additive={"AutoModelForPreTraining": {"mask_time_prob": 0.1}},
         # The group norm of the published models takes its statistics over the padding too
         padding_proof={"feat_extract_norm": "layer"},
         wrong=[
@@ -116,7 +130,14 @@ TINY_MODELS = {
             use_weighted_layer_sum vocab_size vocab_sizes""".split()
         ),
     ),
+    "dbeta": TinyModel(**tiny_dbeta.SETTINGS),
 }
+
+
+def targets(entry: ModelEntry, auto_class: str, records: int) -> dict:
+    """Return the arguments with which a head gives a loss."""
+    labels = TINY_MODELS[entry.model_type].labels(auto_class, records)
+    return labels if isinstance(labels, dict) else {"labels": labels}
 
 
 def heads() -> list[tuple[ModelEntry, str]]:
