@@ -389,19 +389,27 @@ def run_plot(arguments: argparse.Namespace) -> int:
 
 def run_convert(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers convert`."""
+    from transformers.utils import logging
+
     from .conversion import convert_checkpoint
 
     notes: list[str] = []
-    folder = convert_checkpoint(
-        arguments.source,
-        arguments.destination,
-        model_type=arguments.model_type,
-        overwrite=arguments.overwrite,
-        label_names=arguments.label_names,
-        recipe=arguments.recipe,
-        tokenizer=arguments.tokenizer,
-        on_note=notes.append,
-    )
+    progress = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        folder = convert_checkpoint(
+            arguments.source,
+            arguments.destination,
+            model_type=arguments.model_type,
+            overwrite=arguments.overwrite,
+            label_names=arguments.label_names,
+            recipe=arguments.recipe,
+            tokenizer=arguments.tokenizer,
+            on_note=notes.append,
+        )
+    finally:
+        if progress:
+            logging.enable_progress_bar()
     print(folder)
     for path in sorted(Path(folder).iterdir()):
         print(f"  {path.name}  {path.stat().st_size:,} bytes")

@@ -17,7 +17,11 @@ from .ecg_leads import STANDARD_LEADS, arrange_leads, canonical_lead_name
 from .ecg_recipes import RECIPE_ADAPTERS, RECIPES, RECIPES_OF_MODEL_TYPE
 from .missing_samples import LONGEST_BRIDGED_GAP, bridge_gaps, recorded_part
 from .recipe_validation import validate_recipe
+from .signal_operations import rows_with_nan  # noqa: F401, see below
 from .signal_steps import SignalBatch, apply_recipe
+
+# Every file of this folder that the extractor needs is imported above, directly: when transformers 5.8 opens an
+# export, it does not look for the files that a file imports from there.
 
 # Where a recipe lies in a model folder; the second where a processor was saved with it nested
 RECIPE_FILES = ("preprocessor_config.json", "processor_config.json")

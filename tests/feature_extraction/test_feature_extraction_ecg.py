@@ -3,11 +3,12 @@ import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 
 from ecg_transformers import STANDARD_LEADS, ECGFeatureExtractor, ECGRecord, HubertECGConfig
 from ecg_transformers.feature_extraction.feature_extraction_ecg import ECGSignalWarning
@@ -321,6 +322,15 @@ def test_checkpoints_without_a_recipe_get_that_of_their_type(golden, tmp_path):
         ECGFeatureExtractor.from_pretrained(tmp_path)
     with pytest.raises(OSError):
         ECGFeatureExtractor.from_pretrained(tmp_path / "nowhere")
+
+
+def test_the_extractor_imports_its_files_itself():
+    """transformers 5.8 opens an export with the files that the extractor's own file names, and no others."""
+    from ecg_transformers.feature_extraction import feature_extraction_ecg as module
+
+    folder = Path(module.__file__).parent
+    named = {folder / f"{name}.py" for name in get_relative_imports(module.__file__)}
+    assert named == {Path(file) for file in get_relative_import_files(module.__file__)}
 
 
 @pytest.mark.parametrize("stride,rate", [([4, 2, 2, 2, 2], 100), ([4, 2, 2, 2, 1], 50), ([5, 4, 4, 2, 2], 500)])
