@@ -15,6 +15,7 @@ _PUBLIC_NAMES = {
     "STANDARD_LEADS": ".feature_extraction.ecg_leads",
     "canonical_lead_name": ".feature_extraction.ecg_leads",
     "ECGFeatureExtractor": ".feature_extraction.feature_extraction_ecg",
+    "estimate_amplitude_factor": ".feature_extraction.amplitude_factor",
     "read_ecg": ".readers",
     "find_ecg_files": ".readers",
     "register_reader": ".readers",

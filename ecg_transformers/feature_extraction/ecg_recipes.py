@@ -24,13 +24,30 @@ _HUBERT_ECG_REST = [
     {"step": "decimate", "factor": 5},
 ]
 
+# Gaps are bridged before resampling, which would spread them over their lead (ours; the originals of these take none).
+_BRIDGE_GAPS = {"step": "fill_nan", "value": "interpolate"}
+
 # D-BETA (arXiv 2410.02131 and the code published with it): 12 x 5000 samples in mV, nothing filtered, nothing scaled.
-# Gaps are bridged before resampling, which would spread them over their lead (ours; the original takes none).
-_DBETA = [
-    {"step": "fill_nan", "value": "interpolate"},
-    {"step": "resample", "sampling_rate": 500},
-    {"step": "crop", "seconds": 10},
+_DBETA = [_BRIDGE_GAPS, {"step": "resample", "sampling_rate": 500}, {"step": "crop", "seconds": 10}]
+
+# DeepECG (medRxiv 10.1101/2025.03.02.25322575, and the inference code published with it): 10 s at 250 Hz in mV. Three
+# things of the original depend on chance and are fixed here.
+# - It multiplies a batch by 3.003154 / mean |FFT| of lead I over the batch. Here the factor is a number in the recipe.
+#   1 keeps the mV that the networks were trained on (counts x 0.00488). With records in mV the original's factor is
+#   1.08 over 135 records of PTB-XL, 1.11 over 127 of CinC 2021, and 0.65 to 2.3 for a PTB-XL record alone (5 to 95 %).
+#   `estimate_amplitude_factor` finds the original's for a corpus.
+# - It looks for spectral peaks in the mean spectrum of a batch. Here each record is judged by its own spectrum.
+# - It brings longer recordings to 2500 samples by slicing, whatever their rate. Here they are resampled; the recipes
+#   named `..._original` slice.
+# The original refuses recordings below 2500 samples and with NaN; here they are padded, or filled, and marked.
+_DEEPECG_RATE = [_BRIDGE_GAPS, {"step": "resample", "sampling_rate": 250}, {"step": "crop", "seconds": 10}]
+_DEEPECG_ORIGINAL_RATE = [_BRIDGE_GAPS, {"step": "slice_stride", "num_samples": 2500, "sampling_rate": 250}]
+_DEEPECG_REST = [
+    {"step": "scale_amplitude", "factor": 1.0},
+    {"step": "flatten_spectral_peaks", "statistics": "record"},
 ]
+# The supervised network takes counts: the original multiplies its input by 1 / 0.0048, in the caller's array.
+_DEEPECG_SL_UNIT = {"step": "convert_to_counts", "millivolts_per_count": 0.0048}
 
 RECIPES: dict[str, dict] = {
     # The published weights were trained before December 2025, when resampling came first.
@@ -44,11 +61,34 @@ RECIPES: dict[str, dict] = {
         "recipe": [_HUBERT_ECG_FILTER, _HUBERT_ECG_RATE, *_HUBERT_ECG_REST],
     },
     "dbeta": {"lead_names": STANDARD_LEADS, "recipe": _DBETA},
+    "deepecg_ssl": {
+        "lead_names": STANDARD_LEADS,
+        "recipe": [*_DEEPECG_RATE, *_DEEPECG_REST],
+    },
+    "deepecg_ssl_original": {
+        "lead_names": STANDARD_LEADS,
+        "recipe": [*_DEEPECG_ORIGINAL_RATE, *_DEEPECG_REST],
+    },
+    "deepecg_sl": {
+        "lead_names": STANDARD_LEADS,
+        "recipe": [*_DEEPECG_RATE, *_DEEPECG_REST, _DEEPECG_SL_UNIT],
+    },
+    "deepecg_sl_original": {
+        "lead_names": STANDARD_LEADS,
+        "recipe": [*_DEEPECG_ORIGINAL_RATE, *_DEEPECG_REST, _DEEPECG_SL_UNIT],
+    },
+    # ECG-FM (bowang-lab/ECG-FM), the same network at 500 Hz over 5 s. Its publication names no filter.
+    "ecg_fm": {
+        "lead_names": STANDARD_LEADS,
+        "recipe": [_BRIDGE_GAPS, {"step": "resample", "sampling_rate": 500}, {"step": "crop", "seconds": 5}],
+    },
 }
 
 RECIPES_OF_MODEL_TYPE: dict[str, tuple[str, ...]] = {
     "hubert_ecg": ("hubert_ecg", "hubert_ecg_filter_first"),
     "dbeta": ("dbeta",),
+    "deepecg_ssl": ("deepecg_ssl", "deepecg_ssl_original", "ecg_fm"),
+    "deepecg_sl": ("deepecg_sl", "deepecg_sl_original"),
 }
 
 

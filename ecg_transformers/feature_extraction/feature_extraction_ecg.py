@@ -15,10 +15,12 @@ from transformers.feature_extraction_utils import BatchFeature
 
 from .ecg_leads import STANDARD_LEADS, arrange_leads, canonical_lead_name
 from .ecg_recipes import RECIPE_ADAPTERS, RECIPES, RECIPES_OF_MODEL_TYPE
+from .local_regression import smooth_lowess  # noqa: F401, see below
 from .missing_samples import LONGEST_BRIDGED_GAP, bridge_gaps, recorded_part
 from .recipe_validation import validate_recipe
 from .signal_operations import rows_with_nan  # noqa: F401, see below
 from .signal_steps import SignalBatch, apply_recipe
+from .spectral_peaks import flatten_spectral_peaks  # noqa: F401, see below
 
 # Every file of this folder that the extractor needs is imported above, directly: when transformers 5.8 opens an
 # export, it does not look for the files that a file imports from there.
@@ -415,14 +417,13 @@ def _recipe_for(model_type: str, name: str, config: Any) -> dict[str, Any]:
 
 
 def _rate_after(recipe: list[dict]) -> float:
-    rates = [entry for entry in recipe if entry["step"] in ("resample", "decimate")]
-    rate = next((entry["sampling_rate"] for entry in reversed(rates) if entry["step"] == "resample"), None)
+    fixing = [index for index, entry in enumerate(recipe) if entry["step"] in ("resample", "slice_stride")]
+    rate = recipe[fixing[-1]]["sampling_rate"] if fixing else None
     if rate is None:
         raise ValueError(
             "A recipe needs a 'resample' step, so that the model sees one sampling rate whatever comes in."
         )
-    last = max(index for index, entry in enumerate(recipe) if entry["step"] == "resample")
-    for entry in recipe[last:]:
+    for entry in recipe[fixing[-1] :]:
         if entry["step"] == "decimate":
             rate = rate / entry["factor"]
     return int(rate) if float(rate).is_integer() else rate

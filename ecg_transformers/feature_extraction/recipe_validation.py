@@ -15,6 +15,14 @@ _EXPECTED = {
     "low": "a finite number of at least 0",
     "epsilon": "a finite number of at least 0",
     "factor": _POSITIVE,
+    "millivolts_per_count": _POSITIVE,
+    "num_samples": _POSITIVE,
+    "window_hz": _POSITIVE,
+    "deviations": _POSITIVE,
+    "harmonic_factor": _POSITIVE,
+    "min_frequency": "a finite number of at least 0",
+    "join_hz": "a finite number of at least 0",
+    "widen_hz": "a finite number of at least 0",
 }
 # Steps that stand at most once in a recipe
 _ONCE = ("crop", "concatenate_leads")

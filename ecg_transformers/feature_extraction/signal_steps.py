@@ -1,5 +1,6 @@
 """The named steps of a recipe: functions `SignalBatch -> SignalBatch`, registered with `signal_step`."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from .signal_operations import (
     rows_with_nan,
     scale_minmax,
 )
+from .spectral_peaks import flatten_spectral_peaks
 
 
 @dataclass
@@ -27,6 +29,8 @@ class SignalBatch:
         record_index (`torch.Tensor` of shape `(rows,)`): which recording of the batch a row is cut from.
         windows (`str`): what `crop` cuts: `"first"`, `"random"` or `"all"`.
         generator (`torch.Generator`, *optional*): of the random window starts, on the CPU.
+        bandwidth (`float`, *optional*): Hz, from where on the recordings hold nothing, since they were sampled at a
+            lower rate; `None` means half the sampling rate.
     """
 
     signal: torch.Tensor
@@ -35,6 +39,7 @@ class SignalBatch:
     record_index: torch.Tensor
     windows: str = "first"
     generator: torch.Generator | None = None
+    bandwidth: float | None = None
 
 
 SIGNAL_STEPS: dict[str, Callable[..., SignalBatch]] = {}
@@ -70,6 +75,7 @@ def resample_step(batch: SignalBatch, sampling_rate: float) -> SignalBatch:
         batch,
         signal=resample_fourier(batch.signal, num_samples),
         sampling_rate=sampling_rate,
+        bandwidth=min(batch.bandwidth or batch.sampling_rate / 2, sampling_rate / 2),
         valid=_resize_mask(batch.valid, num_samples),
     )
 
@@ -190,3 +196,93 @@ def decimate_step(batch: SignalBatch, factor: int) -> SignalBatch:
         sampling_rate=batch.sampling_rate / factor,
         valid=batch.valid[:, ::factor],
     )
+
+
+@signal_step("slice_stride")
+def slice_stride_step(batch: SignalBatch, num_samples: int, sampling_rate: float) -> SignalBatch:
+    """Keep every `floor(samples / num_samples)`-th sample, without a filter and without a cut.
+
+    DeepECG's way to bring recordings of 10 s to 2500 samples. The rate of a recording does not enter, `sampling_rate`
+    is what the model takes the result to be: 4096 samples stay 4096, at whatever rate; a warning tells where the
+    true rate differs. What lies above half the new rate is folded down; the `resample` step avoids both.
+    """
+    length = batch.signal.shape[-1]
+    if length < num_samples:
+        raise ValueError(
+            f"slicing by stride takes recordings of {num_samples} samples or more; this one has {length}. Take a "
+            "recipe that resamples and pads instead."
+        )
+    stride = length // num_samples
+    true_rate = batch.sampling_rate / stride
+    if abs(true_rate - sampling_rate) > 0.01 * sampling_rate:
+        warnings.warn(
+            f"Slicing by stride leaves {length} samples at {batch.sampling_rate:g} Hz with {true_rate:g} Hz, but the "
+            f"model takes them to be {sampling_rate:g} Hz. A recipe that resamples does not do this.",
+            stacklevel=2,
+        )
+    return replace(
+        batch,
+        signal=batch.signal[..., ::stride],
+        sampling_rate=sampling_rate,
+        bandwidth=None,
+        valid=batch.valid[:, ::stride],
+    )
+
+
+@signal_step("scale_amplitude")
+def scale_amplitude_step(batch: SignalBatch, factor: float) -> SignalBatch:
+    """Multiply by a fixed number, such as `estimate_amplitude_factor` finds for a corpus."""
+    if not 0 < factor < float("inf"):
+        raise ValueError(f"scale_amplitude takes a positive finite factor; got {factor!r}.")
+    return batch if factor == 1 else replace(batch, signal=batch.signal * factor)
+
+
+@signal_step("convert_to_counts")
+def convert_to_counts_step(batch: SignalBatch, millivolts_per_count: float) -> SignalBatch:
+    """Turn mV into the counts of a converter, without rounding."""
+    if not 0 < millivolts_per_count < float("inf"):
+        raise ValueError(f"convert_to_counts takes a positive number of mV per count; got {millivolts_per_count!r}.")
+    return replace(batch, signal=batch.signal * (1 / millivolts_per_count))
+
+
+@signal_step("flatten_spectral_peaks")
+def flatten_spectral_peaks_step(
+    batch: SignalBatch,
+    lead: int = 0,
+    statistics: str = "record",
+    window_hz: float = 5.0,
+    deviations: float = 5.0,
+    min_frequency: float = 20.0,
+    harmonic_factor: float = 0.65,
+    join_hz: float = 1.0,
+    widen_hz: float = 1.0,
+) -> SignalBatch:
+    """Flatten power-line and other narrow spectral peaks (`flatten_spectral_peaks`); padding at the end stays zero.
+
+    Peaks are looked for on one lead, the row `lead`; where that is missing, nothing is flattened. With `statistics`
+    `"record"` each row is judged by its own spectrum. `"batch"` is the original's mean over the batch: there a
+    recording's result depends on the others.
+    """
+    options = {
+        "lead": lead,
+        "statistics": statistics,
+        "window_hz": window_hz,
+        "deviations": deviations,
+        "min_frequency": min_frequency,
+        "max_frequency": batch.bandwidth,
+        "harmonic_factor": harmonic_factor,
+        "join_hz": join_hz,
+        "widen_hz": widen_hz,
+    }
+    # The spectrum of a padded row would be that of its edge.
+    length = batch.signal.shape[-1]
+    padded = batch.valid.cummin(-1).values.sum(-1)
+    padded = torch.where(padded == batch.valid.sum(-1), padded, length)
+    lengths = padded.unique().tolist()
+    if lengths == [length]:
+        return replace(batch, signal=flatten_spectral_peaks(batch.signal, batch.sampling_rate, **options))
+    signal = batch.signal.clone()
+    for real in lengths:
+        rows = (padded == real).nonzero().flatten()
+        signal[rows, :, :real] = flatten_spectral_peaks(batch.signal[rows, :, :real], batch.sampling_rate, **options)
+    return replace(batch, signal=signal)

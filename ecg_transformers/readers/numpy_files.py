@@ -36,7 +36,7 @@ def _is_bare_recording(path: Path, head: bytes) -> bool:
         shape, _, dtype = _read_npy_header(io.BytesIO(head), path)
     except Exception:
         return False
-    return len(shape) == 2 and dtype.kind in "iuf"
+    return len(shape) >= 2 and sum(length != 1 for length in shape) <= 2 and dtype.kind in "iuf"
 
 
 @register_reader(
@@ -45,7 +45,8 @@ def _is_bare_recording(path: Path, head: bytes) -> bool:
 def read_npy(path: Path, request: ReadRequest) -> FileContent:
     """Read a bare array of shape `(leads, samples)`, `(samples, leads)` or `(samples,)`; mV unless told otherwise.
 
-    The caller gives rate and lead names; the axis as long as the list of names is that of the leads.
+    Further axes of length 1 are dropped. The caller gives rate and lead names; the axis as long as the list of names
+    is that of the leads.
     """
     with open(path, "rb") as file:
         array = _read_array(file, path.stat().st_size, path)
@@ -96,6 +97,9 @@ def orient(array: np.ndarray, lead_names: Any, path: Path) -> tuple[np.ndarray, 
     """Bring an array to `(leads, samples)` with the help of the number of lead names; also say what was found."""
     if array.dtype.kind not in "iuf":
         raise ECGReadError(path, f"its array is of type {array.dtype}.", "Store real numbers.")
+    while array.ndim > 2 and 1 in array.shape:
+        # The last one, so that one lead or one sample stays an axis.
+        array = array.squeeze(max(axis for axis, length in enumerate(array.shape) if length == 1))
     if array.ndim == 1:
         return array[None, :], "one lead"
     if array.ndim != 2 or array.size == 0:

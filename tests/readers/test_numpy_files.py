@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ecg_transformers import ECGReadError, ECGRecord, read_ecg
+from ecg_transformers import ECGReadError, ECGRecord, find_ecg_files, read_ecg
 from ecg_transformers.readers.numpy_files import record_from_npz_bytes, record_to_npz_bytes, save_npz
 
 LEADS = ("I", "II", "V1")
@@ -32,6 +32,17 @@ def test_bare_arrays(tmp_path, write, dtype, order):
     turned = read_ecg(tmp_path / "b.npy", **HINTS)
     np.testing.assert_array_equal(turned.signal, record.signal)
     assert turned.metadata["layout"] == "(samples, leads)"
+
+
+def test_axes_of_length_one_are_dropped(tmp_path, write):
+    signal = write.signal(3, 200)
+    for index, shape in enumerate(((3, 200, 1), (1, 3, 200), (1, 3, 1, 200), (200, 3, 1))):
+        np.save(tmp_path / f"{index}.npy", (signal if shape[-2:] != (3, 1) else signal.T).reshape(shape))
+        np.testing.assert_array_equal(read_ecg(tmp_path / f"{index}.npy", **HINTS).signal, signal.astype(np.float32))
+    np.save(tmp_path / "one.npy", signal[0].reshape(1, 1, 200))
+    single = read_ecg(tmp_path / "one.npy", sampling_rate=500, lead_names=["II"])
+    np.testing.assert_array_equal(single.signal[0], signal[0].astype(np.float32))
+    assert len(find_ecg_files(tmp_path)) == 5
 
 
 def test_one_lead_and_other_units(tmp_path, write):
