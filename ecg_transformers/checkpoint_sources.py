@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .restricted_unpickling import AttributeBag, load_without_running
+from .torchscript_parameters import is_torchscript, load_torchscript_parameters
 
 # Names under which training scripts keep the weights and the configuration, ours first
 _STATE_ENTRIES = ("model_state_dict", "state_dict", "model")
@@ -167,7 +168,7 @@ def _read_parts(files: list[Path]) -> SourceCheckpoint:
 def _read_weight_file(file: Path) -> SourceCheckpoint:
     if file.suffix == ".safetensors":
         return SourceCheckpoint(file, None, _read_safetensors(file))
-    content = load_without_running(file)
+    content = load_torchscript_parameters(file) if is_torchscript(file) else load_without_running(file)
     if isinstance(content, AttributeBag):
         content = {"model": content}
     if not isinstance(content, Mapping):

@@ -118,8 +118,11 @@ _TYPES = {
 }
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickler that builds containers, numbers and tensors, and stand-ins for objects of every other class."""
+
     def find_class(self, module: str, name: str) -> Any:
+        """Return what a name in the pickle stands for."""
         qualified_name = f"{module}.{name}"
         if qualified_name in _TYPES:
             return _TYPES[qualified_name]
@@ -132,8 +135,8 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 # torch.load takes a module; it subclasses its `Unpickler` to find storages
 _pickle_module = types.SimpleNamespace(
-    Unpickler=_RestrictedUnpickler,
-    load=lambda file, **options: _RestrictedUnpickler(file, **options).load(),
+    Unpickler=RestrictedUnpickler,
+    load=lambda file, **options: RestrictedUnpickler(file, **options).load(),
     __name__="restricted_pickle",
 )
 
@@ -159,7 +162,9 @@ def load_without_running(path: str | Path) -> Any:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise UnsafePickleError(f"{path} is a TorchScript program. Ask for its weights as safetensors.")
+                raise UnsafePickleError(
+                    f"{path} is a TorchScript program; `load_torchscript_parameters` reads its parameters."
+                )
     elif tarfile.is_tarfile(path):
         raise ValueError(f"{path} is in the tar format of torch before 0.4. Save it again with a current torch.")
     try:
