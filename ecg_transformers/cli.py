@@ -87,13 +87,22 @@ def build_parser() -> argparse.ArgumentParser:
         "predict",
         help="diagnose ECG files with a fine-tuned model",
         description="Run a fine-tuned model over ECG files. Probabilities above the thresholds stored with the model "
-        "(else 0.5) become labels. Unreadable files are reported, the others go on; the exit code is then 1.",
+        "(else 0.5) become labels; labels whose threshold is unknown are listed as undecided. Unreadable files are "
+        "reported, the others go on; the exit code is then 1.",
     )
     _model_arguments(predict)
     predict.add_argument(
         "--aggregation", choices=["mean", "max"], help="over windows (default: the model's, else mean)"
     )
-    predict.add_argument("--threshold", type=float, help="one threshold for all labels instead of the stored ones")
+    predict.add_argument(
+        "--thresholds",
+        "--threshold",
+        help="'stored', the criterion by which the stored ones were chosen (e.g. youden), one number for all labels, "
+        "or a JSON file of label: value (default: the stored ones, else 0.5)",
+    )
+    predict.add_argument(
+        "--groups", action="store_true", help="also the model's groups of labels: the largest probability in each"
+    )
     predict.set_defaults(run=run_predict)
 
     embed = commands.add_parser(
@@ -224,6 +233,7 @@ def _load_inference(arguments: argparse.Namespace, embeddings: bool):
         device=arguments.device,
         windows=arguments.windows,
         aggregation=None if embeddings else arguments.aggregation,
+        thresholds=None if embeddings else arguments.thresholds,
         batch_size=arguments.batch_size,
         read_options=_read_options(arguments),
     )
@@ -244,65 +254,75 @@ def _run_over_files(arguments: argparse.Namespace, inference) -> tuple[list, int
 
 def run_predict(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers predict`."""
-    import numpy as np
+    from .decisions import summarize_groups
 
     if arguments.output:
         _check_ending(arguments.output, (".csv", ".json", ".jsonl"))
     inference = _load_inference(arguments, embeddings=False)
-    names, thresholds = inference.label_names, inference.thresholds
-    if arguments.threshold is not None:
-        if not 0 <= arguments.threshold <= 1:
-            raise CommandError(f"--threshold is a probability between 0 and 1; got {arguments.threshold}.")
-        thresholds = np.full(len(names), arguments.threshold)
+    names = inference.label_names
+    groups = inference.label_groups if arguments.groups else {}
     results, num_failed = _run_over_files(arguments, inference)
     key = "values" if inference.model.config.problem_type == "regression" else "probabilities"
-    rows = [
-        {
+    rows = []
+    for result in results:
+        row = {
             "path": result.path,
             "record_id": result.record_id,
             "num_windows": result.num_windows,
             "leads_without_signal": result.leads_without_signal,
-            "labels": inference.decide(result.values, thresholds),
+            "labels": inference.decide(result.values),
+            "undecided": inference.undecided_labels,
             key: {name: round(float(value), 6) for name, value in zip(names, result.values, strict=True)},
         }
-        for result in results
-    ]
+        if groups:
+            row["groups"] = summarize_groups(groups, row[key], row["labels"])
+        rows.append(row)
+    if inference.undecided_labels:
+        undecided = ", ".join(inference.undecided_labels)
+        print(f"without a threshold, so neither found nor excluded: {undecided}", file=sys.stderr)
     if arguments.output:
-        _write_predictions(Path(arguments.output), rows, key, names)
+        _write_predictions(Path(arguments.output), rows, key, names, list(groups))
         print(f"{len(rows)} predictions written to {arguments.output}", file=sys.stderr)
     if arguments.json:
         for row in rows:
             print(json.dumps(row))
     elif not arguments.output:
+        thresholds = dict(zip(names, inference.thresholds, strict=True)) if inference.has_thresholds else {}
         for row in rows:
-            _print_prediction(row, row[key], dict(zip(names, thresholds, strict=True)), key)
+            _print_prediction(row, row[key], thresholds)
     return 1 if num_failed else 0
 
 
-def _print_prediction(row: dict, values: dict[str, float], thresholds: dict[str, float], key: str) -> None:
-    found = "" if key == "values" else ", ".join(row["labels"]) or "no label above its threshold"
+def _print_prediction(row: dict, values: dict[str, float], thresholds: dict[str, float]) -> None:
+    found = ", ".join(row["labels"]) or ("no label above its threshold" if thresholds else "")
     print(f"{row['path']}: {found}")
     if row["leads_without_signal"]:
         print(f"  without signal: {' '.join(row['leads_without_signal'])}")
     width = max(map(len, values))
+    for group, summary in row.get("groups", {}).items():
+        print(f"  {group}: {summary['probability']:.4f}{', '.join(['', *summary['labels']])}")
     for name, value in sorted(values.items(), key=lambda item: -item[1]):
-        note = (
-            "" if key == "values" else f"  (threshold {thresholds[name]:.3f}){'  *' if name in row['labels'] else ''}"
-        )
+        note = "  *" if name in row["labels"] else ""
+        if name in row["undecided"]:
+            note = "  (no threshold)"
+        elif thresholds:
+            note = f"  (threshold {thresholds[name]:.3f}){note}"
         print(f"  {name:<{width}}  {value:8.4f}{note}")
 
 
-def _write_predictions(path: Path, rows: list[dict], key: str, names: list[str]) -> None:
+def _write_predictions(path: Path, rows: list[dict], key: str, names: list[str], groups: list[str]) -> None:
     from .files import written_atomically
 
+    listed = ("leads_without_signal", "labels", "undecided")
     with written_atomically(path, newline="") as file:
         if path.suffix == ".csv":
             writer = csv.writer(file)
-            writer.writerow(["path", "record_id", "num_windows", "leads_without_signal", "labels", *names])
+            columns = [f"group: {group}" for group in groups]
+            writer.writerow(["path", "record_id", "num_windows", *listed, *columns, *names])
             for row in rows:
-                head = [row["path"], row["record_id"], row["num_windows"], ";".join(row["leads_without_signal"])]
-                head.append(";".join(row["labels"]))
-                writer.writerow([*head, *row[key].values()])
+                head = [row["path"], row["record_id"], row["num_windows"], *(";".join(row[name]) for name in listed)]
+                summary = [row["groups"][group]["probability"] for group in groups]
+                writer.writerow([*head, *summary, *row[key].values()])
         elif path.suffix == ".jsonl":
             file.writelines(json.dumps(row) + "\n" for row in rows)
         else:

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification
 from transformers.utils import logging
 
+from .decisions import resolve_thresholds, summarize_groups
 from .evaluation import aggregate_windows
 from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from .readers import ECGReadError, find_ecg_files, read_ecg
@@ -54,6 +55,10 @@ class ECGInference:
             model's thresholds were chosen, else `"all"`.
         aggregation (`str`, *optional*): of a recording's windows, `"mean"` or `"max"`, of probabilities. Default: that
             for which the model's thresholds were chosen, else `"mean"`; embeddings are always averaged.
+        thresholds (*optional*): what turns probabilities into findings, as in
+            [`~decisions.resolve_thresholds`]: `None` (those stored with the model, else 0.5), `"stored"`, a criterion
+            such as `"youden"`, a number, or values by label. The attribute then is an array of shape `(labels,)`, NaN
+            where a label has no threshold.
         batch_size (`int`, *optional*, defaults to 32): windows in one forward pass, and files read ahead of it.
         read_options (`dict`, *optional*): passed to `read_ecg` (sampling rate, lead names, units of bare arrays).
     """
@@ -63,6 +68,7 @@ class ECGInference:
     embeddings: bool = False
     windows: str | None = None
     aggregation: str | None = None
+    thresholds: Any = None
     batch_size: int = 32
     read_options: dict[str, Any] = field(default_factory=dict)
 
@@ -71,6 +77,12 @@ class ECGInference:
         self.windows = self.windows or getattr(config, "eval_windows", None) or "all"
         stored = None if self.embeddings else getattr(config, "window_aggregation", None)
         self.aggregation = self.aggregation or stored or "mean"
+        if not self.embeddings:
+            if self.thresholds is not None and not self.has_thresholds:
+                raise ValueError(
+                    f"A {config.problem_type} model has no thresholds; got {self.thresholds!r}. Leave them out."
+                )
+            self.thresholds = resolve_thresholds(self.thresholds, self.label_names, config)
 
     @classmethod
     def from_pretrained(
@@ -120,19 +132,49 @@ class ECGInference:
         return [labels[index] for index in range(len(labels))]
 
     @property
-    def thresholds(self) -> np.ndarray:
-        """Decision thresholds of shape `(labels,)`: those stored with the model, else 0.5."""
-        stored = getattr(self.model.config, "thresholds", None) or {}
-        return np.array([0.5 if stored.get(name) is None else float(stored[name]) for name in self.label_names])
+    def has_thresholds(self) -> bool:
+        """Whether each label is decided on its own, by a threshold."""
+        return self.model.config.problem_type not in ("regression", "single_label_classification")
 
-    def decide(self, values: np.ndarray, thresholds: np.ndarray | None = None) -> list[str]:
-        """Return the labels that a row of probabilities speaks for."""
+    @property
+    def undecided_labels(self) -> list[str]:
+        """Labels without a threshold, for which nothing says whether a probability is a finding."""
+        if not self.has_thresholds:
+            return []
+        return [name for name, limit in zip(self.label_names, self.thresholds, strict=True) if np.isnan(limit)]
+
+    @property
+    def label_groups(self) -> dict[str, list[str]]:
+        """Groups of labels stored with the model; a label may be in several.
+
+        Raises:
+            ValueError: if there are none, or they name labels that the model does not have.
+        """
+        groups = getattr(self.model.config, "label_groups", None)
+        if not groups:
+            raise ValueError("The model has no groups of labels: its config.json has no `label_groups`.")
+        unknown = {name for names in groups.values() for name in names} - set(self.label_names)
+        if unknown or not all(groups.values()):
+            raise ValueError(f"`label_groups` in config.json has empty groups or unknown labels: {sorted(unknown)}.")
+        return {group: list(names) for group, names in groups.items()}
+
+    def decide(self, values: np.ndarray) -> list[str]:
+        """Return the labels that a row of probabilities speaks for. Undecided labels are not among them."""
         if self.model.config.problem_type == "regression":
             return []
         if self.model.config.problem_type == "single_label_classification":
             return [self.label_names[int(np.argmax(values))]]
-        chosen = values > (self.thresholds if thresholds is None else thresholds)
+        chosen = values > self.thresholds
         return [name for name, positive in zip(self.label_names, chosen, strict=True) if positive]
+
+    def summarize_groups(self, values: np.ndarray) -> dict[str, dict[str, Any]]:
+        """Return for each group of labels the largest of a row of probabilities and the labels that are present.
+
+        Raises:
+            ValueError: if the model has no groups.
+        """
+        probabilities = dict(zip(self.label_names, map(float, values), strict=True))
+        return summarize_groups(self.label_groups, probabilities, self.decide(values))
 
     @torch.inference_mode()
     def __call__(self, records: Sequence[ECGRecord]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -84,9 +84,9 @@ def format_description(description: dict[str, Any]) -> str:
         ]
         if description["parameters"]:
             lines.append(f"  parameters   {description['parameters']:,}")
+        limits = description["thresholds"]
         labels = [
-            f"{name} ({description['thresholds'][name]:.3f})" if name in description["thresholds"] else name
-            for name in description["labels"]
+            name if limits.get(name) is None else f"{name} ({limits[name]:.3f})" for name in description["labels"]
         ]
         lines.append(f"  labels       {', '.join(labels)}")
         lines.append(

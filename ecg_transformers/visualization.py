@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -85,8 +86,8 @@ def plot_ecg(
         path (`str` or path, *optional*): file to write; `.png`, `.pdf` or `.svg`.
         title (`str`, *optional*): headline; the record's name by default.
         predictions (sequence, *optional*): `(label, probability)` or `(label, probability, threshold)`, or mappings
-            with `label`, `score` and, optionally, `threshold`. Those at or above their threshold (0.5 by default) are
-            bold.
+            with `label`, `score` and, optionally, `threshold`. Those at or above their threshold (0.5 by default, NaN
+            if there is none) are bold.
         layout (`str`, *optional*, defaults to `"3x4+1"`): rows x columns, and `+1` for a rhythm strip: `"3x4+1"`,
             `"6x2+1"`, `"12x1"`, each with or without `+1`.
         speed_mm_per_second (`float`, *optional*, defaults to 25): paper speed.
@@ -461,6 +462,8 @@ def _box_lines(predictions: Sequence[tuple[str, float, float]]) -> list[tuple[st
     lines = []
     for label, probability, threshold in ordered[:7]:
         mark = "" if threshold == 0.5 else f"  (from {threshold:.2f})"
+        if math.isnan(threshold):
+            mark = "  (no threshold)"
         lines.append((_shortened(label, 44), f"{probability:.2f}{mark}", probability >= threshold))
     if len(ordered) > 7:
         lines.append((f"and {len(ordered) - 7} more, {ordered[7][1]:.2f} or less", "", False))

@@ -221,3 +221,84 @@ def test_the_installed_command_runs():
     command = [sys.executable, "-m", "ecg_transformers.cli", "info", "nowhere"]
     process = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
     assert process.returncode == 1 and process.stderr.startswith("ecg-transformers info: ")
+
+
+@pytest.fixture(scope="module")
+def grouped_model(model, tmp_path_factory):
+    """The same network with a label that nothing decides, and groups."""
+    folder = tmp_path_factory.mktemp("grouped")
+    network = HubertECGForSequenceClassification.from_pretrained(model)
+    network.config.thresholds = {"AF": 0.0, "LBBB": None, "sinus rhythm": 1.0}
+    network.config.threshold_criterion = "youden"
+    network.config.label_groups = {"rhythm": ["AF", "sinus rhythm"], "conduction": ["LBBB"]}
+    network.save_pretrained(folder)
+    ECGFeatureExtractor.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
+def test_labels_without_a_threshold_are_undecided(records, grouped_model, tmp_path, capsys):
+    for choice in ([], ["--thresholds", "stored"], ["--thresholds", "youden"]):
+        assert run("predict", records, "--model", grouped_model, "--json", *choice) == 0
+        captured = capsys.readouterr()
+        rows = [json.loads(line) for line in captured.out.splitlines()]
+        assert all(row["labels"] == ["AF"] and row["undecided"] == ["LBBB"] and "groups" not in row for row in rows)
+        assert "neither found nor excluded: LBBB" in captured.err
+    assert run("predict", records, "--model", grouped_model, "-o", tmp_path / "p.csv", "--thresholds", "0") == 0
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert all(row["labels"] == ";".join(LABELS) and row["undecided"] == "" for row in rows)
+    assert "excluded" not in capsys.readouterr().err
+    assert run("predict", records / "R0.npz", "--model", grouped_model) == 0
+    output = capsys.readouterr().out
+    assert "(no threshold)" in output and "nan" not in output
+    assert run("info", grouped_model) == 0
+    assert "LBBB, sinus rhythm (1.000)" in capsys.readouterr().out
+    assert run("plot", records / "R0.npz", "--model", grouped_model, "-o", tmp_path / "sheet.svg") == 0
+
+
+def test_thresholds_from_a_file_and_by_criterion(records, model, grouped_model, tmp_path, capsys):
+    path = tmp_path / "thresholds.json"
+    path.write_text(json.dumps({"LBBB": 0.0, "sinus rhythm": None}))
+    assert run("predict", records / "R0.npz", "--model", grouped_model, "--json", "--thresholds", path) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["labels"] == ["LBBB"] and row["undecided"] == ["AF", "sinus rhythm"]
+    for folder, choice, message in (
+        (grouped_model, "f1", "chosen by 'youden', not 'f1'"),
+        (model, "youden", "chosen by None, not 'youden'"),
+        (model, "1.5", "between 0 and 1; got 1.5"),
+        (model, tmp_path / "absent.json", "cannot be read"),
+    ):
+        assert run("predict", records / "R0.npz", "--model", folder, "--thresholds", choice) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_groups_of_labels(records, model, grouped_model, tmp_path, capsys):
+    assert run("predict", records, "--model", grouped_model, "--groups", "-o", tmp_path / "p.json") == 0
+    rows = json.loads((tmp_path / "p.json").read_text())
+    for row in rows:
+        probabilities = row["probabilities"]
+        assert row["groups"] == {
+            "rhythm": {"probability": max(probabilities["AF"], probabilities["sinus rhythm"]), "labels": ["AF"]},
+            "conduction": {"probability": probabilities["LBBB"], "labels": []},
+        }
+    assert run("predict", records, "--model", grouped_model, "--groups", "-o", tmp_path / "p.csv") == 0
+    table = list(csv.DictReader((tmp_path / "p.csv").open()))
+    for row, expected in zip(table, rows, strict=True):
+        assert float(row["group: rhythm"]) == expected["groups"]["rhythm"]["probability"]
+        assert float(row["LBBB"]) == float(row["group: conduction"])
+    capsys.readouterr()
+    assert run("predict", records / "R0.npz", "--model", grouped_model, "--groups") == 0
+    assert "  rhythm: 0." in capsys.readouterr().out
+    assert run("predict", records / "R0.npz", "--model", model, "--groups") == 1
+    assert "no groups of labels" in capsys.readouterr().err
+
+
+def test_thresholds_from_python(records, grouped_model):
+    inference = ECGInference.from_pretrained(grouped_model, thresholds={"AF": 0.0, "LBBB": 0.0})
+    assert inference.undecided_labels == ["sinus rhythm"]
+    values, _, _ = inference([read_ecg(records / "R0.npz")])
+    assert inference.decide(values[0]) == ["AF", "LBBB"]
+    assert inference.summarize_groups(values[0])["rhythm"]["labels"] == ["AF"]
+    inference.model.config.problem_type = "regression"
+    with pytest.raises(ValueError, match="regression model has no thresholds"):
+        ECGInference(inference.model, inference.extractor, thresholds=0.5)
+    assert ECGInference(inference.model, inference.extractor).undecided_labels == []
