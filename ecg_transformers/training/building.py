@@ -16,6 +16,7 @@ from transformers.utils import logging
 from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from ..registration import MODELS, find_model
 from .arguments import ModelArguments
+from .config_fields import check_fields, get_field, has_field, set_field
 from .run_arguments import parse_overrides
 
 logger = logging.get_logger(__name__)
@@ -24,6 +25,8 @@ logger = logging.get_logger(__name__)
 @dataclass(frozen=True)
 class ModelHooks:
     """What the arguments of the script mean for one model type: names of configuration fields, and sizes of our own.
+
+    A field of a part has the part's name before it: `"ecg_config.hidden_dropout"`.
 
     Args:
         head (`str`, *optional*): field that names the head.
@@ -56,6 +59,46 @@ MODEL_HOOKS = {
                 "conv_dim": [32, 48, 64, 64, 64],
                 "num_conv_pos_embeddings": 32,
                 "num_conv_pos_embedding_groups": 8,
+            },
+        },
+    ),
+    "dbeta": ModelHooks(
+        dropout=(
+            "ecg_config.hidden_dropout",
+            "ecg_config.attention_dropout",
+            "ecg_config.activation_dropout",
+            "ecg_config.feat_proj_dropout",
+        ),
+        layerdrop="ecg_config.layerdrop",
+        sizes={
+            # For demonstrations and tests on a CPU (ours).
+            "tiny": {
+                "ecg_config": {
+                    "hidden_size": 64,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 4,
+                    "intermediate_size": 128,
+                    "conv_dim": [32, 32, 48, 64],
+                    "num_conv_pos_embeddings": 32,
+                    "num_conv_pos_embedding_groups": 8,
+                },
+                "text_config": {
+                    "vocab_size": 512,
+                    "d_model": 64,
+                    "d_kv": 16,
+                    "d_ff": 128,
+                    "num_layers": 2,
+                    "num_heads": 4,
+                    "feed_forward_proj": "gated-gelu",
+                },
+                "cross_modal_config": {"num_hidden_layers": 2, "num_attention_heads": 4},
+                "decoder_config": {
+                    "hidden_size": 48,
+                    "num_hidden_layers": 1,
+                    "num_attention_heads": 4,
+                    "fusion_layer": 1,
+                },
+                "hidden_size": 64,
             },
         },
     ),
@@ -111,14 +154,14 @@ def build_model(
     else:
         config = _load_config(arguments)
     overrides = parse_overrides(arguments.config_overrides)
-    unknown = [name for name in overrides if not hasattr(config, name)]
+    unknown = [name for name in overrides if not has_field(config, name)]
     if unknown:
         raise ValueError(f"--config_overrides names {unknown}, which {type(config).__name__} does not have.")
     had_head = not arguments.from_scratch and any(
         name.endswith("ForSequenceClassification") for name in config.architectures or ()
     )
     old_labels = [config.id2label[index] for index in sorted(config.id2label)] if had_head else None
-    old_problem, old_head = config.problem_type, getattr(config, hooks_of(config.model_type).head or "", None)
+    old_problem, old_head = config.problem_type, get_field(config, hooks_of(config.model_type).head or "")
 
     settings = {**_settings(arguments, config, had_head), **overrides}
     _update(config, settings, label_names, problem_type, pos_weight)
@@ -128,7 +171,7 @@ def build_model(
         return BuiltModel(model, extractor, None, True)
 
     model = _load_weights(arguments, config)
-    same_head = old_head == getattr(config, hooks_of(config.model_type).head or "", None)
+    same_head = old_head == get_field(config, hooks_of(config.model_type).head or "")
     keeps_head = old_labels == list(label_names) and old_problem == problem_type and same_head
     if had_head and not keeps_head:
         reinitialize_head(model)
@@ -211,7 +254,7 @@ def _settings(arguments: ModelArguments, config: PreTrainedConfig, had_head: boo
         # pretraining.
         dropout = 0.0
     if dropout is not None:
-        settings.update({name: dropout for name in hooks.dropout if hasattr(config, name)})
+        settings.update({name: dropout for name in hooks.dropout if has_field(config, name)})
     for argument, name in (
         ("head", hooks.head),
         ("head_dropout", hooks.head_dropout),
@@ -220,7 +263,7 @@ def _settings(arguments: ModelArguments, config: PreTrainedConfig, had_head: boo
         value = getattr(arguments, argument)
         if value is None:
             continue
-        if name is None or not hasattr(config, name):
+        if name is None or not has_field(config, name):
             raise ValueError(f"--{argument} does not apply to the model type {config.model_type!r}.")
         settings[name] = value
     if hasattr(config, "mask_time_prob"):
@@ -250,12 +293,8 @@ def _update(
         if hasattr(config, name):
             delattr(config, name)
     for name, value in settings.items():
-        try:
-            setattr(config, name, value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}={value!r} does not fit {type(config).__name__}: {error}") from error
-    if hasattr(config, "validate_architecture"):
-        config.validate_architecture()
+        set_field(config, name, value)
+    check_fields(config)
 
 
 def _attention(arguments: ModelArguments) -> dict[str, str]:

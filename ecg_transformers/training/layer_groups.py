@@ -23,6 +23,13 @@ LAYER_PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("positions", r"encoder\.pos_conv_embed\.|encoder\.layer_norm\."),
         ("layer", r"encoder\.layers\.(\d+)\."),
     ),
+    "dbeta": (
+        ("convolution", r"ecg_encoder\.feature_extractor\."),
+        ("projection", r"ecg_encoder\.feature_projection\."),
+        ("positions", r"ecg_encoder\.(?:pos_conv_embed\.|layer_norm\.)|class_embedding"),
+        ("layer", r"ecg_encoder\.layers\.(\d+)\."),
+        ("pooler", r"ecg_projection\.|ecg_pooler\."),
+    ),
 }
 HEAD = "head"
 ENCODER = "encoder"
@@ -95,7 +102,7 @@ def freeze_layers(
     Args:
         model (`PreTrainedModel`): changed in place.
         freeze_encoder (`bool`, *optional*, defaults to `False`): only the head learns.
-        unfreeze_last (`int`, *optional*): only the head and this many transformer layers learn.
+        unfreeze_last (`int`, *optional*): only the head, this many transformer layers, and what lies between learn.
         train_convolution (`bool`, *optional*, defaults to `False`): the convolutional front end learns as well.
 
     Returns:
@@ -113,7 +120,8 @@ def freeze_layers(
         count = unfreeze_last or 0
         if count > len(layers):
             raise ValueError(f"--unfreeze_last {count}: the model has {len(layers)} transformer layers.")
-        frozen -= set(layers[len(layers) - count :])
+        # What stands above these layers, a pooler for example, learns with them
+        frozen -= set(names[names.index(layers[len(layers) - count]) :]) if count else set()
     for name, parameter in model.named_parameters():
         parameter.requires_grad = groups[name] not in frozen
     # Without masking this vector takes no part in the computation; distributed training refuses such parameters.

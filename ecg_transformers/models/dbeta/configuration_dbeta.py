@@ -325,8 +325,8 @@ class DBetaConfig(PreTrainedConfig):
         if self.cross_modal_config.hidden_size != self.hidden_size:
             raise ValueError(
                 "The fusion works in the shared space: `hidden_size` of `cross_modal_config` must be that of the "
-                f"model; got {self.cross_modal_config.hidden_size} and {self.hidden_size}. Leave it out in "
-                "`cross_modal_config`."
+                f"model; got {self.cross_modal_config.hidden_size} and {self.hidden_size}. Set both, or leave it "
+                "out in `cross_modal_config`."
             )
         if self.decoder_config.fusion_layer >= self.cross_modal_config.num_hidden_layers:
             raise ValueError(

@@ -445,7 +445,13 @@ class DBetaModel(DBetaPreTrainedModel):
             for name in ("output_hidden_states", "output_attentions")
         }
         outputs = self.ecg_encoder(
-            input_values, self.class_embedding, attention_mask, kept_tokens, kept_token_mask, **options
+            input_values,
+            self.class_embedding,
+            attention_mask,
+            kept_tokens,
+            kept_token_mask,
+            return_dict=True,
+            **options,
         )
         mask = kept_token_mask
         if mask is None and attention_mask is not None:
@@ -468,8 +474,8 @@ class DBetaModel(DBetaPreTrainedModel):
             mask = text_attention_mask != 0
             mask = mask | ~mask.any(dim=1, keepdim=True)
         seen = mask.long() if mask is not None and self.config.text_encoder_uses_mask else None
-        hidden_states = self.text_encoder(input_ids=input_ids, attention_mask=seen).last_hidden_state
-        return self.text_projection(hidden_states), mask
+        outputs = self.text_encoder(input_ids=input_ids, attention_mask=seen, return_dict=True)
+        return self.text_projection(outputs.last_hidden_state), mask
 
     def get_ecg_features(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
@@ -790,6 +796,7 @@ class DBetaForPreTraining(DBetaPreTrainedModel):
             kept_tokens=None if removal is None else removal.kept,
             kept_token_mask=None if removal is None else removal.kept_mask,
             fusion_layer=None if removal is None else config.decoder_config.fusion_layer,
+            return_dict=True,
             **kwargs,
         )
         mem_logits = None
@@ -851,7 +858,7 @@ class DBetaForPreTraining(DBetaPreTrainedModel):
                     "`labels` has one text token for each of `input_ids`, here shape "
                     f"{tuple(mlm_logits.shape[:2])}; got {tuple(labels.shape)}."
                 )
-            labels = labels.to(mlm_logits.device)
+            labels = labels.to(mlm_logits.device).long()
             per_token = F.cross_entropy(mlm_logits.float().transpose(1, 2), labels, reduction="none")
             losses["mlm_loss"] = joint_mean(per_token, labels != -100, joint)
         if mem_logits is not None:
@@ -946,7 +953,7 @@ class DBetaForSequenceClassification(DBetaPreTrainedModel):
         Returns:
             [`~transformers.modeling_outputs.SequenceClassifierOutput`]
         """
-        outputs = self.dbeta(input_values, attention_mask=attention_mask, **kwargs)
+        outputs = self.dbeta(input_values, attention_mask=attention_mask, return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.ecg_embeds))
         return SequenceClassifierOutput(
             loss=None if labels is None else self._loss(logits, labels),
