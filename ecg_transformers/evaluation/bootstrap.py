@@ -105,13 +105,13 @@ def bootstrap_intervals(
             f"Unknown metrics {unknown}; choose from {list(CLASSIFICATION_METRICS)}, or give any function of "
             "the data to `bootstrap_statistic`."
         )
-    targets, probabilities, decisions, names = _classification_inputs(targets, probabilities, thresholds, label_names)
-    blocks = _resample_blocks(targets, num_resamples, seed, indices, groups, stratify)
-    _check_level(level, method)
+    targets, probabilities, decisions, names = classification_inputs(targets, probabilities, thresholds, label_names)
+    blocks = resample_blocks(targets, num_resamples, seed, indices, groups, stratify)
+    check_level(level, method)
 
     need_areas = any(name in AREA_METRICS for name in metrics)
     ranked = [rank_label(targets[:, k], probabilities[:, k]) for k in range(targets.shape[1])] if need_areas else []
-    outcomes = _outcomes(targets, decisions)
+    outcomes = mark_outcomes(targets, decisions)
     once = np.ones((len(targets), 1))
     point = _scores_of_block(ranked, outcomes, once, metrics, undefined)
     drawn = [_scores_of_block(ranked, outcomes, counts, metrics, undefined) for counts in blocks]
@@ -119,12 +119,12 @@ def bootstrap_intervals(
     for name in metrics:
         value, samples = point[name][0], np.concatenate([block[name] for block in drawn])
         macro_value, macro_samples = mean_of_known(value), mean_of_known(samples, axis=1)
-        lower, upper, used = _interval(value, samples, level, method)
-        macro = _interval(macro_value[None], macro_samples[:, None], level, method)
+        lower, upper, used = interval_limits(value, samples, level, method)
+        macro = interval_limits(macro_value[None], macro_samples[:, None], level, method)
         result[name] = {
-            "macro": _plain_interval(float(macro_value), *(float(part[0]) for part in macro)),
+            "macro": plain_interval(float(macro_value), *(float(part[0]) for part in macro)),
             "per_label": {
-                label: _plain_interval(*row) for label, *row in zip(names, value, lower, upper, used, strict=True)
+                label: plain_interval(*row) for label, *row in zip(names, value, lower, upper, used, strict=True)
             },
         }
     return result
@@ -169,8 +169,8 @@ def bootstrap_statistic(
     lengths = [len(array) if array.ndim else 0 for array in data]
     if len(set(lengths)) != 1 or lengths[0] == 0:
         raise ValueError(f"All arrays need the same number of records along the first axis; got {lengths}.")
-    blocks = _resample_blocks(data[0], num_resamples, seed, indices, groups, False if stratify is None else stratify)
-    _check_level(level, method)
+    blocks = resample_blocks(data[0], num_resamples, seed, indices, groups, False if stratify is None else stratify)
+    check_level(level, method)
 
     def evaluate(rows: np.ndarray) -> np.ndarray:
         value = statistic(*(array[rows] for array in data))
@@ -181,19 +181,23 @@ def bootstrap_statistic(
     samples = np.stack(
         [evaluate(np.repeat(records, column)) for counts in blocks for column in counts.T.astype(np.int64)]
     )
-    flat = _interval(value.reshape(-1), samples.reshape(len(samples), -1), level, method)
+    flat = interval_limits(value.reshape(-1), samples.reshape(len(samples), -1), level, method)
     lower, upper, used = (part.reshape(value.shape) for part in flat)
     if value.ndim == 0:
-        return _plain_interval(float(value), float(lower), float(upper), float(used))
+        return plain_interval(float(value), float(lower), float(upper), float(used))
     return {"value": value, "lower": lower, "upper": upper, "num_resamples": used}
 
 
-def _classification_inputs(
+def classification_inputs(
     targets: ArrayLike,
     probabilities: ArrayLike,
     thresholds: ArrayLike | Mapping[str, float] | None,
     label_names: Sequence[str] | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Check what a classifier is judged by: targets and probabilities in columns, decisions, names.
+
+    Single-label targets become a column per class, against the rest; decided is the class of highest probability.
+    """
     target_array = as_float64(targets, "targets")
     probability_array = as_float64(probabilities, "probabilities")
     if target_array.ndim == 1 and probability_array.ndim == 2 and probability_array.shape[1] > 1:
@@ -210,7 +214,7 @@ def _classification_inputs(
     return target_array, probability_array, probability_array > check_thresholds(thresholds, names), names
 
 
-def _outcomes(targets: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+def mark_outcomes(targets: np.ndarray, decisions: np.ndarray) -> np.ndarray:
     """Mark each record's outcome: `(4, labels, records)`, true and false positives, false and true negatives."""
     positive, negative = targets.T == 1, targets.T == 0
     decided = decisions.T
@@ -232,7 +236,7 @@ def _scores_of_block(
     return scores
 
 
-def _resample_blocks(
+def resample_blocks(
     targets: np.ndarray,
     num_resamples: int,
     seed: int,
@@ -322,14 +326,15 @@ def _count_draws(drawn: np.ndarray, num_units: int) -> np.ndarray:
     return counts.reshape(num_units, num_resamples).astype(np.float64)
 
 
-def _check_level(level: float, method: str) -> None:
+def check_level(level: float, method: str) -> None:
+    """Raise `ValueError` unless `level` is a coverage and `method` a kind of interval."""
     if not 0 < level < 1:
         raise ValueError(f"`level` is the coverage between 0 and 1, e.g. 0.95; got {level!r}.")
     if method not in ("percentile", "basic"):
         raise ValueError(f"`method` is {method!r}; it must be 'percentile' or 'basic'.")
 
 
-def _interval(
+def interval_limits(
     value: np.ndarray, samples: np.ndarray, level: float, method: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return lower and upper limits and the number of resamples used for each column of `samples`."""
@@ -345,5 +350,6 @@ def _interval(
     return lower, upper, used
 
 
-def _plain_interval(value: float, lower: float, upper: float, used: float) -> dict[str, Any]:
+def plain_interval(value: float, lower: float, upper: float, used: float) -> dict[str, Any]:
+    """Return an interval as JSON has it, `None` for NaN."""
     return {"value": plain(value), "lower": plain(lower), "upper": plain(upper), "num_resamples": int(used)}

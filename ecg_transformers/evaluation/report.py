@@ -51,8 +51,6 @@ def format_report(
     Example:
         >>> print(format_report(multilabel_metrics(targets, probabilities, names), intervals))
     """
-    if style not in ("text", "markdown"):
-        raise ValueError(f"`style` is {style!r}; it must be 'text' or 'markdown'.")
     if "per_target" in results:
         header, rows, notes = _regression_table(results, digits)
     elif "per_label" in results:
@@ -62,6 +60,17 @@ def format_report(
             f"`results` have the keys {list(results)[:8]}; pass what `multilabel_metrics`, `singlelabel_metrics` or "
             "`regression_metrics` returned."
         )
+    return lay_out(header, rows, notes, style)
+
+
+def lay_out(header: list[str], rows: list[list[str]], notes: Sequence[str], style: str) -> str:
+    """Return a table as aligned text or Markdown, and below it the notes.
+
+    Raises:
+        ValueError: if `style` is unknown.
+    """
+    if style not in ("text", "markdown"):
+        raise ValueError(f"`style` is {style!r}; it must be 'text' or 'markdown'.")
     lines = _markdown_lines(header, rows) if style == "markdown" else _text_lines(header, rows)
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
