@@ -37,6 +37,7 @@ _PUBLIC_NAMES = {
     "DBetaModel": ".models.dbeta.modeling_dbeta",
     "DBetaForPreTraining": ".models.dbeta.modeling_dbeta",
     "DBetaForSequenceClassification": ".models.dbeta.modeling_dbeta",
+    "DBetaProcessor": ".models.dbeta.processing_dbeta",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC_NAMES)]

@@ -66,6 +66,7 @@ MODELS = (
             "AutoModelForPreTraining": "DBetaForPreTraining",
             "AutoModelForSequenceClassification": "DBetaForSequenceClassification",
         },
+        processor_class="DBetaProcessor",
     ),
 )
 

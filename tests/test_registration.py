@@ -23,6 +23,10 @@ def test_a_row_of_the_table_is_whole(entry):
     for part in ("configuration", "modeling", "convert"):
         entry.import_part(part)
     assert type(AutoConfig.for_model(entry.model_type)) is config_class
+    processor_class = entry.get_processor_class()
+    if processor_class is not None:
+        assert processor_class.__name__ == entry.processor_class
+        assert transformers.models.auto.processing_auto.PROCESSOR_MAPPING[config_class] is processor_class
     extractor = ecg_transformers.ECGFeatureExtractor.for_model_type(entry.model_type)
     assert type(extractor) is ecg_transformers.ECGFeatureExtractor
 
