@@ -69,6 +69,7 @@ def render_card(folder: str | Path, licence: str | None = None) -> str:
         "usage_note": _usage_note(run, config),
         "test_table": _table(test) if test else None,
         "evaluation_note": _evaluation_note(config, test),
+        "fairness": _fairness(test),
         "comparison": _comparison(run),
         "corpus_note": _corpus_note(run),
         "splits": run["corpus"]["splits"],
@@ -182,6 +183,12 @@ def _table(test: dict[str, Any]) -> str:
 
     intervals = {"auroc": test["intervals"]["auroc"]} if "auroc" in test.get("intervals", {}) else None
     return format_report(_with_missing(test), intervals and {"auroc": _with_missing(intervals["auroc"])}, "markdown")
+
+
+def _fairness(test: dict[str, Any] | None) -> str | None:
+    from ..evaluation import format_fairness
+
+    return format_fairness(test["fairness"], "markdown") if test and "fairness" in test else None
 
 
 def _with_missing(value: Any) -> Any:

@@ -282,8 +282,21 @@ class EvaluationArguments:
             "help": "Also score a randomly initialised model of the same configuration: what learning has added."
         },
     )
+    fairness: bool = field(
+        default=False,
+        metadata={
+            "help": "Also score how far true- and false-positive rates differ between sexes and age groups (0-17, "
+            "18-39, 40-59, 60-79, 80+) of the test records, at the model's thresholds."
+        },
+    )
+    fairness_min_patients: int = field(
+        default=10,
+        metadata={"help": "Patients with (and without) a label that a group needs to be compared in its rates."},
+    )
 
     def __post_init__(self):
+        if self.fairness_min_patients < 1:
+            raise ValueError(f"--fairness_min_patients must be 1 or more; got {self.fairness_min_patients}.")
         if self.bootstrap_resamples < 0:
             raise ValueError(f"--bootstrap_resamples must be 0 or more; got {self.bootstrap_resamples}.")
         if not 0 < self.confidence_level < 1:

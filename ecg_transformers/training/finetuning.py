@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from .run_report import closing_report, opening_report
 from .scoring import (
     ChallengeScoring,
     Scores,
+    check_fairness,
     choose_thresholds,
     load_challenge_scoring,
     predict_split,
@@ -127,6 +128,7 @@ def _finetune(
     challenge = None
     if task.problem_type == "multi_label_classification":
         challenge = load_challenge_scoring(eval_args, task.label_names, data_args.data_dir)
+    check_fairness(eval_args, task)
     check_continuation(checkpoint, model_args, data_args, training_args, task)
     _resolve(training_args, model_args, task)
 
@@ -328,7 +330,7 @@ def _evaluate_untrained(
     )
     for default in (ProgressCallback, PrinterCallback):
         other.remove_callback(default)
-    return _evaluate(other, task, arguments, challenge, splits, seed)
+    return _evaluate(other, task, replace(arguments, fairness=False), challenge, splits, seed)
 
 
 def _describe_in_config(config: Any, arguments: EvaluationArguments, thresholds: dict[str, float] | None) -> None:

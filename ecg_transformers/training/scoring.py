@@ -21,7 +21,7 @@ class Scores:
 
     Args:
         results (`dict`): what `multilabel_metrics`, `singlelabel_metrics` or `regression_metrics` returned, plus
-            `challenge_score` where asked for.
+            `challenge_score` and `fairness` where asked for.
         intervals (`dict`): metric → interval(s), as `bootstrap_intervals` returns them.
         predictions (`np.ndarray` of shape `(records, labels)`): probabilities, or values of a regression.
         decisions (`np.ndarray` of shape `(records, labels)`, *optional*): with multi-label problems.
@@ -132,6 +132,56 @@ def choose_thresholds(
     }
 
 
+def patient_attributes(task: ClassificationTask, split: str) -> dict[str, list[str | None]]:
+    """Return sex and age group of each record of a split; an attribute that no record has is left out."""
+    from ..evaluation import age_groups
+
+    found = {"sex": task.column(split, "sex"), "age": age_groups(task.column(split, "age"))}
+    return {name: groups for name, groups in found.items() if any(group is not None for group in groups)}
+
+
+def check_fairness(arguments: EvaluationArguments, task: ClassificationTask) -> None:
+    """Check, before training, that `--fairness` can be answered.
+
+    Raises:
+        ValueError: for a regression, without test records, or if neither sex nor age is known of any.
+    """
+    if not arguments.fairness:
+        return
+    if task.problem_type == "regression":
+        raise ValueError("--fairness compares error rates of decisions, which a regression does not have.")
+    if not task.has_records("test"):
+        raise ValueError("--fairness needs test records; the corpus has none.")
+    if not patient_attributes(task, "test"):
+        raise ValueError(
+            "--fairness needs the columns `sex` or `age`; the corpus knows neither for any test record. Leave it out."
+        )
+
+
+def _score_fairness(
+    arguments: EvaluationArguments,
+    task: ClassificationTask,
+    split: str,
+    predictions: np.ndarray,
+    thresholds: np.ndarray | float,
+    seed: int,
+) -> dict[str, Any]:
+    from ..evaluation import fairness_gaps
+
+    return fairness_gaps(
+        task.targets[split],
+        predictions,
+        patient_attributes(task, split),
+        thresholds,
+        label_names=task.label_names,
+        patients=task.patient_groups(split),
+        min_patients=arguments.fairness_min_patients,
+        num_resamples=arguments.bootstrap_resamples,
+        level=arguments.confidence_level,
+        seed=seed,
+    )
+
+
 def score_split(
     arguments: EvaluationArguments,
     task: ClassificationTask,
@@ -188,6 +238,8 @@ def score_split(
         intervals = (
             bootstrap_intervals(targets, predictions, label_names=names, **resampling) if with_intervals else {}
         )
+        if arguments.fairness and split == "test":
+            results["fairness"] = _score_fairness(arguments, task, split, predictions, 0.5, seed)
         return Scores(results, intervals, predictions)
 
     limits = np.array([0.5 if thresholds is None else thresholds[name] for name in names])
@@ -204,15 +256,19 @@ def score_split(
         results["challenge_score"] = score(targets, decisions)
         if with_intervals:
             intervals["challenge_score"] = bootstrap_statistic(score, targets, decisions, **resampling)
+    if arguments.fairness and split == "test":
+        results["fairness"] = _score_fairness(arguments, task, split, predictions, limits, seed)
     return Scores(results, intervals, predictions, decisions)
 
 
 def report(scores: Scores, arguments: EvaluationArguments) -> str:
     """Return a table of the scores for the terminal."""
-    from ..evaluation import format_report
+    from ..evaluation import format_fairness, format_report
 
     intervals = {"auroc": scores.intervals["auroc"]} if "auroc" in scores.intervals else None
     text = format_report(scores.results, intervals, level=arguments.confidence_level)
     if "challenge_score" in scores.results:
         text += f"\nChallenge score {scores.results['challenge_score']:.3f}."
+    if "fairness" in scores.results:
+        text += "\n\nDifferences between groups of patients:\n" + format_fairness(scores.results["fairness"])
     return text
