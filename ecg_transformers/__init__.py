@@ -38,6 +38,10 @@ _PUBLIC_NAMES = {
     "DBetaForPreTraining": ".models.dbeta.modeling_dbeta",
     "DBetaForSequenceClassification": ".models.dbeta.modeling_dbeta",
     "DBetaProcessor": ".models.dbeta.processing_dbeta",
+    "DeepECGSSLConfig": ".models.deepecg_ssl.configuration_deepecg_ssl",
+    "DeepECGSSLModel": ".models.deepecg_ssl.modeling_deepecg_ssl",
+    "DeepECGSSLForPreTraining": ".models.deepecg_ssl.modeling_deepecg_ssl",
+    "DeepECGSSLForSequenceClassification": ".models.deepecg_ssl.modeling_deepecg_ssl",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC_NAMES)]

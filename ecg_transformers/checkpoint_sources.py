@@ -194,10 +194,44 @@ def _read_weight_file(file: Path) -> SourceCheckpoint:
         return SourceCheckpoint(file, None, tensors)
     config_entry = next((name for name in _CONFIG_ENTRIES if content.get(name) is not None), None)
     config = None if config_entry is None else content[config_entry]
-    if isinstance(config, AttributeBag):
-        config = vars(config)
+    config = plain_settings(config)
     entries = {name: value for name, value in content.items() if name not in (state_entry, config_entry)}
     return SourceCheckpoint(file, dict(config) if isinstance(config, Mapping) else None, tensors, entries)
+
+
+def plain_settings(value: Any) -> Any:
+    """Return settings as containers and numbers.
+
+    Objects of unknown classes become dictionaries of their attributes, at the top only; those of omegaconf give the
+    content that they wrap, at any depth. Interpolations stay the text that they are.
+    """
+    if isinstance(value, AttributeBag) and not value.qualified_name.startswith("omegaconf."):
+        return vars(value)
+    try:
+        return _unwrapped(value, {})
+    except RecursionError as error:
+        raise CheckpointConversionError("The configuration in the checkpoint is nested too deeply.") from error
+
+
+def _unwrapped(value: Any, done: dict[int, Any]) -> Any:
+    wraps = isinstance(value, AttributeBag) and value.qualified_name.startswith("omegaconf.")
+    if not wraps and not isinstance(value, (dict, list)):
+        return value
+    # What stands in several places is copied once, or a small file could ask for much memory
+    if id(value) in done:
+        if done[id(value)] is done:
+            raise CheckpointConversionError("The configuration in the checkpoint holds itself; the file is damaged.")
+        return done[id(value)]
+    done[id(value)] = done
+    if wraps:
+        attributes = vars(value)
+        plain = _unwrapped(attributes.get("_val" if "_val" in attributes else "_content"), done)
+    elif isinstance(value, dict):
+        plain = {key: _unwrapped(item, done) for key, item in value.items()}
+    else:
+        plain = [_unwrapped(item, done) for item in value]
+    done[id(value)] = plain
+    return plain
 
 
 def module_state(bag: AttributeBag, prefix: str = "") -> dict[str, torch.Tensor]:
@@ -235,4 +269,4 @@ def _read_document(file: Path) -> dict[str, Any]:
     return content
 
 
-__all__ = ["CheckpointConversionError", "SourceCheckpoint", "module_state", "read_source"]
+__all__ = ["CheckpointConversionError", "SourceCheckpoint", "module_state", "plain_settings", "read_source"]

@@ -68,6 +68,15 @@ MODELS = (
         },
         processor_class="DBetaProcessor",
     ),
+    ModelEntry(
+        model_type="deepecg_ssl",
+        config_class="DeepECGSSLConfig",
+        model_classes={
+            "AutoModel": "DeepECGSSLModel",
+            "AutoModelForPreTraining": "DeepECGSSLForPreTraining",
+            "AutoModelForSequenceClassification": "DeepECGSSLForSequenceClassification",
+        },
+    ),
 )
 
 

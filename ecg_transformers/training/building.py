@@ -102,6 +102,26 @@ MODEL_HOOKS = {
             },
         },
     ),
+    "deepecg_ssl": ModelHooks(
+        dropout=("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"),
+        sizes={
+            # For demonstrations and tests on a CPU (ours).
+            "tiny": {
+                "hidden_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "intermediate_size": 128,
+                "conv_dim": [32, 48, 64, 96],
+                "num_conv_pos_embeddings": 32,
+                "num_conv_pos_embedding_groups": 8,
+                "num_codevectors_per_group": 32,
+                "codevector_dim": 32,
+                "proj_codevector_dim": 32,
+                "num_negatives": 20,
+                "classifier_num_heads": 4,
+            },
+        },
+    ),
 }
 
 
@@ -268,6 +288,8 @@ def _settings(arguments: ModelArguments, config: PreTrainedConfig, had_head: boo
         settings[name] = value
     if hasattr(config, "mask_time_prob"):
         settings["mask_time_prob"] = arguments.mask_time_prob
+        if arguments.mask_time_prob and hasattr(config, "apply_spec_augment"):
+            settings["apply_spec_augment"] = True
     elif arguments.mask_time_prob:
         raise ValueError(f"--mask_time_prob does not apply to the model type {config.model_type!r}.")
     return settings
@@ -289,7 +311,7 @@ def _update(
     elif pos_weight is not None:
         logger.warning(f"The model type {config.model_type!r} has no weights of positives; --pos_weight is ignored.")
     # What an earlier fine-tuning chose belongs to its labels.
-    for name in ("thresholds", "threshold_criterion"):
+    for name in ("thresholds", "threshold_criterion", "threshold_source", "label_groups"):
         if hasattr(config, name):
             delattr(config, name)
     for name, value in settings.items():

@@ -30,6 +30,12 @@ LAYER_PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("layer", r"ecg_encoder\.layers\.(\d+)\."),
         ("pooler", r"ecg_projection\.|ecg_pooler\."),
     ),
+    "deepecg_ssl": (
+        ("convolution", r"feature_extractor\."),
+        ("projection", r"feature_projection\.|masked_spec_embed"),
+        ("positions", r"encoder\.pos_conv_embed\.|encoder\.layer_norm\."),
+        ("layer", r"encoder\.layers\.(\d+)\."),
+    ),
 }
 HEAD = "head"
 ENCODER = "encoder"

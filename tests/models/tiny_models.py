@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import tiny_dbeta
+import tiny_deepecg_ssl
 import torch
 
 from ecg_transformers import HubertECGConfig
@@ -36,6 +37,8 @@ class TinyModel:
     hold_batch_statistics: Callable = lambda model: None
     # auto class -> fields with which a batch's loss in training is the mean over its records
     additive: dict = field(default_factory=dict)
+    # outputs in which minus infinity stands for what is left out
+    excluding: frozenset = frozenset()
     # outputs of the base model that pair the records of a batch with each other
     joint_outputs: tuple = ()
     # beginnings of the parameters of the base model that the classifier does without
@@ -131,6 +134,7 @@ TINY_MODELS = {
         ),
     ),
     "dbeta": TinyModel(**tiny_dbeta.SETTINGS),
+    "deepecg_ssl": TinyModel(**tiny_deepecg_ssl.SETTINGS),
 }
 
 

@@ -1,0 +1,1 @@
+"""DeepECG-SSL and ECG-FM: configuration, models and conversion of the original checkpoints."""
