@@ -29,6 +29,7 @@ _PUBLIC_NAMES = {
     "convert_checkpoint": ".conversion",
     "plot_ecg": ".visualization",
     "ECGInference": ".inference",
+    "pipeline": ".pipelines",
     "HubertECGConfig": ".models.hubert_ecg.configuration_hubert_ecg",
     "HubertECGModel": ".models.hubert_ecg.modeling_hubert_ecg",
     "HubertECGForPreTraining": ".models.hubert_ecg.modeling_hubert_ecg",

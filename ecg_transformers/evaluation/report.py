@@ -34,7 +34,8 @@ def format_report(
     """Lay results out as a table: one row per label, the macro mean last, and a line on what is missing.
 
     Args:
-        results (mapping): what `multilabel_metrics`, `singlelabel_metrics` or `regression_metrics` returned.
+        results (mapping): what `multilabel_metrics`, `singlelabel_metrics`, `regression_metrics` or `score_zero_shot`
+            returned.
         intervals (mapping, *optional*): what `bootstrap_intervals` returned; its limits follow the values in brackets.
         style (`"text"` or `"markdown"`, *optional*, defaults to `"text"`): aligned columns, or a table for a model
             card.
@@ -95,7 +96,7 @@ def _classification_table(
                 f"{list(per_label)[:5]} ...; pass the same `label_names` to both functions."
             )
     shows_unknown = any(row["num_unknown"] for row in per_label.values())
-    shows_threshold = any(row["threshold"] is not None for row in per_label.values())
+    shows_threshold = any(row.get("threshold") is not None for row in per_label.values())
     header = ["Label", "Positive", "Negative", *(["Unknown"] if shows_unknown else [])]
     header += [f"{_TITLES[name]} [{level:.0%} CI]" if name in intervals else _TITLES[name] for name in metrics]
     header += ["Threshold"] if shows_threshold else []

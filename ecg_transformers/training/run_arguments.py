@@ -145,16 +145,20 @@ def parse_overrides(text: str | None) -> dict[str, Any]:
 
 
 def parse_arguments(
-    kinds: Sequence[type], arguments: Sequence[str] | None = None, description: str | None = None
+    kinds: Sequence[type],
+    arguments: Sequence[str] | None = None,
+    description: str | None = None,
+    usage: str = "%(prog)s [run.yaml] --output_dir FOLDER [options]",
 ) -> tuple[Any, ...]:
     """Read the arguments of a run into dataclasses.
 
     Args:
-        kinds (sequence of types): dataclasses; the last one is a `RunArguments`.
+        kinds (sequence of types): dataclasses; of a training run the last one is a `RunArguments`.
         arguments (sequence of `str`, *optional*): the command line without the program's name; `sys.argv` by default.
             If the first one is the path of a `.json`, `.yaml` or `.yml` file, its entries (names as on the command
             line, without dashes) are the defaults that the other arguments change.
         description (`str`, *optional*): what `--help` says first.
+        usage (`str`, *optional*): the line above it.
 
     Returns:
         `tuple`: an instance of each kind.
@@ -165,7 +169,7 @@ def parse_arguments(
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = HfArgumentParser(
         kinds,
-        usage="%(prog)s [run.yaml] --output_dir FOLDER [options]",
+        usage=usage,
         description=description,
     )
     _group_help(parser, kinds)

@@ -30,6 +30,7 @@ _PATHS = (
     "validation_csv",
     "test_csv",
     "challenge_weights",
+    "descriptions",
     "logging_dir",
     "resume_from_checkpoint",
 )
@@ -153,7 +154,9 @@ def describe_arguments(*arguments: Any) -> dict[str, dict[str, Any]]:
                 continue
             if entry.name in _DERIVED and entry.name != "report_to":
                 continue
-            if entry.name in _PATHS or (entry.name in ("corpus", "model_name_or_path") and os.path.isdir(str(value))):
+            if entry.name in _PATHS or (
+                entry.name in ("corpus", "model_name_or_path", "model") and os.path.isdir(str(value))
+            ):
                 value = Path(str(value)).name
             entries[entry.name] = to_plain(value)
         record[type(group).__name__] = entries

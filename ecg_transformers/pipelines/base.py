@@ -1,0 +1,186 @@
+"""What ECG pipelines share: which inputs they take, and batches of recordings instead of padded tensors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from transformers import Pipeline
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+
+from ..feature_extraction.feature_extraction_ecg import MILLIVOLTS_PER_UNIT, ECGFeatureExtractor
+from ..readers import read_ecg
+from ..record import ECGRecord
+
+# Windows in one forward pass; a long recording has many.
+LARGEST_BATCH = 64
+_KINDS = "the path of an ECG file, an ECGRecord, an array of shape (leads, samples), or a row with the column `ecg`"
+
+
+class ECGPipeline(Pipeline):
+    """Base of the pipelines over recordings.
+
+    Recordings are read one by one (by `num_workers` processes if asked), and preprocessed and run in batches of
+    `batch_size`, so recordings of different lengths, rates and leads share a batch.
+    """
+
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.model.eval()
+
+    @property
+    def extractor(self) -> ECGFeatureExtractor:
+        """The preprocessing of the model."""
+        return self.feature_extractor or self.processor.feature_extractor
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Run the pipeline; see the class. A list gives a list; a data set or generator gives an iterator."""
+        inputs = _as_pipeline_input(inputs)
+        if isinstance(inputs, list) and not inputs:
+            return []
+        return super().__call__(inputs, **kwargs)
+
+    def preprocess(
+        self,
+        inputs: Any,
+        sampling_rate: float | None = None,
+        lead_names: Sequence[str] | None = None,
+        units: str | None = None,
+    ) -> dict[str, list]:
+        """Read one recording."""
+        if isinstance(inputs, Mapping) and "ecg" in inputs:
+            inputs = inputs["ecg"]
+        if isinstance(inputs, ECGRecord):
+            record, name = inputs, inputs.metadata.get("record_id") or "the recording"
+        elif isinstance(inputs, (str, os.PathLike)):
+            record = read_ecg(inputs, sampling_rate=sampling_rate, lead_names=lead_names, units=units)
+            name = os.fspath(inputs)
+        elif isinstance(inputs, (np.ndarray, torch.Tensor)):
+            record, name = self._record_of_array(inputs, sampling_rate, lead_names, units or "mV"), "the array"
+        else:
+            raise ValueError(f"Expected {_KINDS}; got {type(inputs).__name__}.")
+        return {"records": [record], "names": [str(name)]}
+
+    def _record_of_array(
+        self, array: Any, sampling_rate: float | None, lead_names: Sequence[str] | None, units: str
+    ) -> ECGRecord:
+        array = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+        if sampling_rate is None:
+            raise ValueError("Pass `sampling_rate=` (Hz) with arrays: their rate cannot be told from the samples.")
+        if units not in MILLIVOLTS_PER_UNIT:
+            raise ValueError(f"Unknown unit {units!r}; expected one of {', '.join(MILLIVOLTS_PER_UNIT)}.")
+        if lead_names is None and (array.ndim != 2 or len(array) != len(self.extractor.lead_names)):
+            raise ValueError(
+                f"Pass `lead_names=`: without them an array has one row for each of {self.extractor.lead_names}; got "
+                f"shape {array.shape}."
+            )
+        signal = np.asarray(array, dtype=np.float64) * MILLIVOLTS_PER_UNIT[units]
+        return ECGRecord(signal, sampling_rate, tuple(lead_names or self.extractor.lead_names))
+
+    def extract(self, inputs: Mapping[str, list], windows: str) -> dict[str, torch.Tensor]:
+        """Preprocess a batch on the pipeline's device.
+
+        Raises:
+            ValueError: if a recording cannot be used; the message names it.
+        """
+        options = {"windows": windows, "device": self.device, "return_tensors": "pt"}
+        try:
+            return dict(self.extractor(inputs["records"], **options))
+        except ValueError:
+            for record, name in zip(inputs["records"], inputs["names"], strict=True):
+                try:
+                    self.extractor(record, **options)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
+            raise
+
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> PipelineIterator:
+        """Batch recordings as lists; transformers' own would pad tensors of equal rank."""
+        if hasattr(inputs, "__len__"):
+            dataset: Any = PipelineDataset(inputs, self.preprocess, preprocess_params)
+        else:
+            # Several processes would each read the whole stream.
+            num_workers = min(num_workers, 1)
+            dataset = PipelineIterator(inputs, self.preprocess, preprocess_params)
+        loader = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=_joined)
+        outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
+        return PipelineIterator(outputs, self.postprocess, postprocess_params)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save model and processor.
+
+        The pipeline itself is not noted in `config.json`: a folder that names a custom pipeline demands
+        `trust_remote_code` even where the task is registered.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        (self.processor or self.feature_extractor).save_pretrained(save_directory, **kwargs)
+
+
+def _joined(items: Sequence[Mapping[str, list]]) -> dict[str, list]:
+    return {name: [entry for item in items for entry in item[name]] for name in items[0]}
+
+
+class _Items(Dataset):
+    """Recordings by number, read when asked for."""
+
+    def __init__(self, items: Any):
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+class _Stream(IterableDataset):
+    """Recordings one after the other."""
+
+    def __init__(self, items: Any):
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
+def _as_pipeline_input(inputs: Any) -> Any:
+    """Bring what people have to the kinds that transformers' `Pipeline` tells apart: list, data set, single input."""
+    if isinstance(inputs, (np.ndarray, torch.Tensor)) and inputs.ndim == 3:
+        return list(inputs)
+    if isinstance(inputs, (list, tuple)):
+        return list(inputs)
+    if "datasets" in sys.modules:
+        import datasets
+
+        if isinstance(inputs, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+            raise ValueError(f"Choose one split of the corpus, such as corpus['test']; it has {', '.join(inputs)}.")
+        if isinstance(inputs, (datasets.Dataset, datasets.IterableDataset)):
+            columns = inputs.column_names
+            if columns is not None and "ecg" not in columns:
+                raise ValueError(f"A data set of recordings has a column `ecg`; found {', '.join(columns)}.")
+            if isinstance(inputs, datasets.Dataset):
+                return _Items(inputs.select_columns(["ecg"]))
+            return _Stream(inputs)
+    if isinstance(inputs, Iterator):
+        return _Stream(inputs)
+    if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes)):
+        return _Items(inputs)
+    return inputs
