@@ -58,7 +58,8 @@ class ECGPipeline(Pipeline):
         units: str | None = None,
     ) -> dict[str, list]:
         """Read one recording."""
-        if isinstance(inputs, Mapping) and "ecg" in inputs:
+        # A record counts as a mapping once `datasets` knows the `ECG` feature.
+        if isinstance(inputs, Mapping) and not isinstance(inputs, ECGRecord) and "ecg" in inputs:
             inputs = inputs["ecg"]
         if isinstance(inputs, ECGRecord):
             record, name = inputs, inputs.metadata.get("record_id") or "the recording"
