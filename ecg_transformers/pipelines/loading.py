@@ -124,8 +124,9 @@ def load_processor(folder: str | Path, **options: Any) -> Any:
     """
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, **options)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder} has no complete processor: {error} {_ADD_TOKENIZER}") from error
+    except OSError as error:
+        # It says which tokenizer is missing and how to add it.
+        raise ValueError(str(error)) from error
     check_processor(processor, folder)
     return processor
 
