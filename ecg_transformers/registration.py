@@ -77,6 +77,14 @@ MODELS = (
             "AutoModelForSequenceClassification": "DeepECGSSLForSequenceClassification",
         },
     ),
+    ModelEntry(
+        model_type="deepecg_sl",
+        config_class="DeepECGSLConfig",
+        model_classes={
+            "AutoModel": "DeepECGSLModel",
+            "AutoModelForSequenceClassification": "DeepECGSLForSequenceClassification",
+        },
+    ),
 )
 
 

@@ -60,7 +60,7 @@ class ModelArguments:
     )
     unfreeze_last: int | None = field(
         default=None,
-        metadata={"help": "Train the head and the last N transformer layers only."},
+        metadata={"help": "Train the head and the last N layers only (of a convolutional network: stages)."},
     )
     train_convolution: bool | None = field(
         default=None,

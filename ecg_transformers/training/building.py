@@ -122,6 +122,25 @@ MODEL_HOOKS = {
             },
         },
     ),
+    "deepecg_sl": ModelHooks(
+        dropout=(),
+        layerdrop="drop_path_rate",
+        sizes={
+            # For demonstrations and tests on a CPU (ours).
+            "tiny": {
+                "stem_channels": 8,
+                "stage_blocks": ["fused", "fused", "depthwise"],
+                "stage_channels": [8, 16, 32],
+                "stage_depths": [1, 2, 2],
+                "stage_kernels": [5, 5, 3],
+                "stage_strides": [2, 2, 2],
+                "stage_expansions": [1, 1, 4],
+                "stage_squeeze_ratios": [4, 4, 4],
+                "hidden_size": 64,
+                "drop_path_rate": 0.1,
+            },
+        },
+    ),
 }
 
 
@@ -311,7 +330,12 @@ def _update(
     elif pos_weight is not None:
         logger.warning(f"The model type {config.model_type!r} has no weights of positives; --pos_weight is ignored.")
     # What an earlier fine-tuning chose belongs to its labels.
-    for name in ("thresholds", "threshold_criterion", "threshold_source", "label_groups"):
+    outdated = ["thresholds", "threshold_criterion", "threshold_source"]
+    if any(
+        name not in label_names for names in (getattr(config, "label_groups", None) or {}).values() for name in names
+    ):
+        outdated.append("label_groups")
+    for name in outdated:
         if hasattr(config, name):
             delattr(config, name)
     for name, value in settings.items():

@@ -36,6 +36,11 @@ LAYER_PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("positions", r"encoder\.pos_conv_embed\.|encoder\.layer_norm\."),
         ("layer", r"encoder\.layers\.(\d+)\."),
     ),
+    "deepecg_sl": (
+        ("stem", r"stem\."),
+        ("layer", r"stages\.(\d+)\."),
+        ("final", r"final\."),
+    ),
 }
 HEAD = "head"
 ENCODER = "encoder"
@@ -108,7 +113,7 @@ def freeze_layers(
     Args:
         model (`PreTrainedModel`): changed in place.
         freeze_encoder (`bool`, *optional*, defaults to `False`): only the head learns.
-        unfreeze_last (`int`, *optional*): only the head, this many transformer layers, and what lies between learn.
+        unfreeze_last (`int`, *optional*): only the head and this many layers below it learn, and what lies between.
         train_convolution (`bool`, *optional*, defaults to `False`): the convolutional front end learns as well.
 
     Returns:
@@ -125,7 +130,7 @@ def freeze_layers(
         layers = [name for name in names if "." in name]
         count = unfreeze_last or 0
         if count > len(layers):
-            raise ValueError(f"--unfreeze_last {count}: the model has {len(layers)} transformer layers.")
+            raise ValueError(f"--unfreeze_last {count}: the model has {len(layers)} layers.")
         # What stands above these layers, a pooler for example, learns with them
         frozen -= set(names[names.index(layers[len(layers) - count]) :]) if count else set()
     for name, parameter in model.named_parameters():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import tiny_dbeta
+import tiny_deepecg_sl
 import tiny_deepecg_ssl
 import torch
 
@@ -135,6 +136,7 @@ TINY_MODELS = {
     ),
     "dbeta": TinyModel(**tiny_dbeta.SETTINGS),
     "deepecg_ssl": TinyModel(**tiny_deepecg_ssl.SETTINGS),
+    "deepecg_sl": TinyModel(**tiny_deepecg_sl.SETTINGS),
 }
 
 

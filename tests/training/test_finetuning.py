@@ -306,7 +306,7 @@ def test_without_validation_and_test(make_arguments, corpus_folder, monkeypatch)
         (("--size", "gigantic"), "gigantic"),
         (("--config_overrides", "hiden_size=3"), "hiden_size"),
         (("--head", "attention"), "classifier_head"),
-        (("--unfreeze_last", 99), "transformer layers"),
+        (("--unfreeze_last", 99), "the model has . layers"),
         (("--metric_for_best_model", "auc"), "macro_auroc"),
         (("--challenge_weights", "/nowhere.csv"), "weights"),
         (("--resume_from_checkpoint", "/nowhere/at/all"), "no complete checkpoint"),

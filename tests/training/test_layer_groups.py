@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from ecg_transformers import HubertECGConfig, HubertECGForSequenceClassification
+from ecg_transformers import (
+    DeepECGSLConfig,
+    DeepECGSLForSequenceClassification,
+    HubertECGConfig,
+    HubertECGForSequenceClassification,
+)
 from ecg_transformers.training import freeze_layers, layer_names, parameter_groups
 from ecg_transformers.training.layer_groups import group_of_parameters
 from ecg_transformers.training.run_arguments import parse_overrides
@@ -66,7 +71,7 @@ def test_freezing(model, options, frozen):
 
 
 def test_freezing_more_layers_than_there_are(model):
-    with pytest.raises(ValueError, match="2 transformer layers"):
+    with pytest.raises(ValueError, match="model has 2 layers"):
         freeze_layers(model, unfreeze_last=3)
 
 
@@ -94,3 +99,18 @@ def test_unknown_model_type_has_encoder_and_head():
             self.config = type("Config", (), {"model_type": "other"})()
 
     assert layer_names(Other()) == ["encoder", "head"]
+
+
+def test_the_layers_of_a_convolutional_network():
+    config = DeepECGSLConfig(stage_depths=[1] * 6, num_labels=2, problem_type="multi_label_classification")
+    model = DeepECGSLForSequenceClassification(config)
+    layers = [f"layer.{number}" for number in range(6)]
+    assert layer_names(model) == ["stem", *layers, "final", "head"]
+    assert freeze_layers(model) == []
+    # What lies between the last layer and the head learns with it
+    assert freeze_layers(model, unfreeze_last=2) == ["stem", *layers[:4]]
+    assert freeze_layers(model, freeze_encoder=True) == ["stem", *layers, "final"]
+    freeze_layers(model)
+    decayed = {id(p) for group in parameter_groups(model, 1e-3, 0.01) if group["decays"] for p in group["params"]}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
+    assert "classifier.weight" in names and not any("norm" in name or name.endswith("bias") for name in names)

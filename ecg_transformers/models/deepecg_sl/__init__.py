@@ -1,0 +1,1 @@
+"""DeepECG-SL: a one-dimensional EfficientNetV2 over twelve leads."""
