@@ -292,7 +292,7 @@ def _build_model(checkpoint: SourceCheckpoint, entry: ModelEntry, converted: Con
         raise CheckpointConversionError(
             f"The weights in {checkpoint.path} are not those of {model_class.__name__} with its configuration. "
             f"{listed}. The checkpoint is incomplete, altered, or its configuration belongs to another; the files of "
-            "one model, config.json included, lie in one folder."
+            f"one model, config.json included, lie in one folder.{''.join(f' {note}' for note in converted.notes)}"
         )
     broken = sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all())
     if broken:

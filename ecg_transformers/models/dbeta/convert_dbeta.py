@@ -154,7 +154,12 @@ def convert(checkpoint: SourceCheckpoint, label_names: Sequence[str] | None = No
     settings = checkpoint.config.get("model", checkpoint.config)
     if not isinstance(settings, Mapping):
         raise ValueError(f"`model` in config.json holds a {type(settings).__name__}, not settings.")
-    config, notes = convert_settings(settings, checkpoint.documents.get(T5_DOCUMENT))
+    t5_settings = checkpoint.documents.get(T5_DOCUMENT)
+    config, notes = convert_settings(settings, t5_settings)
+    if t5_settings is None:
+        notes.append(
+            f"No {T5_DOCUMENT} lies beside the weights, so the text encoder is taken to be google/flan-t5-base."
+        )
     return ConvertedCheckpoint(DBetaForPreTraining, config, rename_tensors(checkpoint.tensors), notes=notes)
 
 
