@@ -309,3 +309,29 @@ def test_half_precision(dbeta_folder, records, zero_shot):
     assert built.model.dtype == torch.bfloat16
     answer = built(records[0], LABELS)
     assert scores(answer) == pytest.approx(scores(zero_shot(records[0], LABELS)), abs=0.5)
+
+
+def test_the_zero_shot_scores_of_the_original(golden, tmp_path):
+    """From the original's checkpoint to the dot products that the original gave, text by text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    case = golden / "dbeta" / "checkpoint"
+    inputs, expected = load_file(case / "inputs.safetensors"), load_file(case / "outputs.safetensors")["similarity"]
+    size = json.loads((case / "t5_config.json").read_text())["vocab_size"]
+    # Words that stand for the recorded token numbers.
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, **{f"w{n}": n for n in range(2, size)}}, "w2"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
+    et.convert_checkpoint(case, tmp_path / "converted", tokenizer=tokenizer)
+
+    texts = []
+    for numbers, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
+        kept = numbers[mask.bool()].tolist()
+        assert kept[-1] == 1
+        texts.append(" ".join(f"w{number}" for number in kept[:-1]))
+    zero_shot = et.pipeline(TASK, tmp_path / "converted", device="cpu")
+    answers = zero_shot(inputs["ecg"], texts, sampling_rate=500, batch_size=2)
+    found = torch.tensor([[scores(answer)[text] for text in texts] for answer in answers])
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
