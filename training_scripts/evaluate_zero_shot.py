@@ -5,7 +5,7 @@ python training_scripts/evaluate_zero_shot.py --model dbeta --corpus synthetic -
 
 import sys
 
-from ecg_transformers.evaluation.zero_shot_run import evaluate_zero_shot, parse_zero_shot_arguments
+from ecg_transformers.evaluation import evaluate_zero_shot, parse_zero_shot_arguments
 
 
 def main() -> int:
@@ -13,7 +13,7 @@ def main() -> int:
     try:
         evaluate_zero_shot(*parse_zero_shot_arguments())
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print("interrupted; no scores were written", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

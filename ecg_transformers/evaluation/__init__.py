@@ -33,6 +33,8 @@ _PUBLIC_NAMES = {
     "embed_labels": ".zero_shot",
     "zero_shot_logits": ".zero_shot",
     "score_zero_shot": ".zero_shot",
+    "evaluate_zero_shot": ".zero_shot_run",
+    "parse_zero_shot_arguments": ".zero_shot_run",
     "make_compute_metrics": ".trainer_metrics",
     "ECGMultilabelMetrics": ".metrics",
     "ECGSinglelabelMetrics": ".metrics",

@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import ecg_transformers as et
+from ecg_transformers.evaluation import evaluate_zero_shot, parse_zero_shot_arguments
 from ecg_transformers.evaluation.zero_shot import (
     combine_windows,
     embed_labels,
@@ -19,7 +20,6 @@ from ecg_transformers.evaluation.zero_shot import (
     score_zero_shot,
     zero_shot_logits,
 )
-from ecg_transformers.evaluation.zero_shot_run import evaluate_zero_shot, parse_zero_shot_arguments
 from ecg_transformers.pipelines.loading import load_zero_shot_model
 
 ROOT = Path(__file__).resolve().parents[2]
