@@ -41,21 +41,30 @@ def _rounded(value: float) -> float | None:
 
 
 def describe_model(folder: str | Path) -> dict[str, Any]:
-    """Return what a model folder is: type, parameters, labels, thresholds and recipe, without loading weights."""
+    """Return what a model folder is: type, parameters, labels, thresholds and recipe, without loading weights.
+
+    `labels` are those of a classification head, none without one; `tokenizer` tells whether the folder has one, `None`
+    if its model takes no texts.
+    """
     from transformers import AutoConfig
 
+    from .conversion_tokenizers import has_tokenizer, takes_text
     from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
+    from .registration import MODELS
 
     config = AutoConfig.from_pretrained(folder)
     extractor = ECGFeatureExtractor.from_pretrained(folder)
     thresholds = getattr(config, "thresholds", None) or {}
+    classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+    with_text = any(entry.model_type == config.model_type and takes_text(entry, config) for entry in MODELS)
     return {
         "path": str(folder),
         "model_type": config.model_type,
         "architectures": config.architectures,
         "parameters": _count_parameters(Path(folder)),
-        "labels": [config.id2label[index] for index in range(len(config.id2label))],
-        "thresholds": thresholds,
+        "labels": [config.id2label[index] for index in range(len(config.id2label))] if classifies else [],
+        "thresholds": thresholds if classifies else {},
+        "tokenizer": has_tokenizer(Path(folder)) if with_text else None,
         "input_leads": list(extractor.lead_names),
         "input_sampling_rate": extractor.sampling_rate,
         "window_seconds": extractor.window_seconds,
@@ -88,11 +97,15 @@ def format_description(description: dict[str, Any]) -> str:
         labels = [
             name if limits.get(name) is None else f"{name} ({limits[name]:.3f})" for name in description["labels"]
         ]
-        lines.append(f"  labels       {', '.join(labels)}")
+        lines.append(f"  labels       {', '.join(labels) or 'none, the folder has no classification head'}")
+        window = description["window_seconds"]
         lines.append(
-            f"  input        {len(description['input_leads'])} leads, {description['window_seconds']:g} s at "
+            f"  input        {len(description['input_leads'])} leads, "
+            f"{'whole recordings' if window is None else f'{window:g} s'} at "
             f"{description['input_sampling_rate']:g} Hz: {' '.join(description['input_leads'])}"
         )
+        if description["tokenizer"] is not None:
+            lines.append(f"  texts        {'tokenizer in the folder' if description['tokenizer'] else 'no tokenizer'}")
         for step in description["recipe"]:
             parameters = ", ".join(f"{key}={value}" for key, value in step.items() if key != "step")
             lines.append(f"  recipe step  {step['step']}({parameters})")
