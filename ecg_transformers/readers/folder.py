@@ -8,9 +8,9 @@ from pathlib import Path
 from .errors import ECGReadError
 from .wfdb_header import read_header
 
-# Text and raw samples are no recordings unless they look like one; a file with another ending that does not look like
-# what the ending says is a damaged recording.
-_ENDINGS_OF_OTHER_FILES = {".csv", ".txt", ".tsv", ".asc", ".dat"}
+# Text, XML and raw samples are no recordings unless they look like one; a file with another ending that does not look
+# like what the ending says is a damaged recording.
+_ENDINGS_OF_OTHER_FILES = {".csv", ".txt", ".tsv", ".asc", ".dat", ".xml"}
 
 
 def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Path]:
@@ -31,7 +31,7 @@ def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Pa
     Raises:
         ECGReadError: if there is no such folder.
     """
-    from .registry import read_head, readers_of
+    from .registry import read_head, readers_of, readers_of_any_name
 
     root = Path(folder)
     if not root.is_dir():
@@ -47,13 +47,12 @@ def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Pa
                 continue
             readers = readers_of(path)
             try:
-                if not readers or not path.is_file():
+                if not path.is_file():
                     continue
                 head = read_head(path)
-                damaged = path.suffix.lower() not in _ENDINGS_OF_OTHER_FILES and not any(
-                    reader.sniff(path, head) for reader in readers
-                )
-                if not damaged and not any(reader.is_record(path, head) for reader in readers):
+                known = [reader for reader in (*readers, *readers_of_any_name()) if reader.sniff(path, head)]
+                damaged = not known and readers and path.suffix.lower() not in _ENDINGS_OF_OTHER_FILES
+                if not damaged and not any(reader.is_record(path, head) for reader in known[:1]):
                     continue
             except Exception:
                 # An unreadable file is reported when it is read; a folder with one such file is still listed.

@@ -45,6 +45,7 @@ class Reader:
     read: Callable[[Path, ReadRequest], FileContent | ECGRecord]
     sniff: Callable[[Path, bytes], bool]
     is_record: Callable[[Path, bytes], bool]
+    any_name: bool = False
 
 
 _READERS: dict[str, Reader] = {}
@@ -56,6 +57,7 @@ def register_reader(
     extensions: Sequence[str],
     sniff: Callable[[Path, bytes], bool],
     is_record: Callable[[Path, bytes], bool] | None = None,
+    any_name: bool = False,
 ) -> Callable:
     """Register the decorated function as the reader of a file format.
 
@@ -70,6 +72,8 @@ def register_reader(
             it. Of the readers of an extension, the first whose `sniff` is true reads the file.
         is_record (callable, *optional*): same arguments; tells whether `find_ecg_files` lists the file as a record.
             By default whatever `sniff` accepts.
+        any_name (`bool`, *optional*, defaults to `False`): try this reader on files of any other name too, after
+            those of the extension. For formats whose first bytes leave no doubt.
 
     Returns:
         callable: the decorator; it returns the function unchanged.
@@ -94,7 +98,7 @@ def register_reader(
             raise ValueError(
                 f"A reader named {name!r} exists already ({existing.read.__module__}); choose another name."
             )
-        _READERS[name] = Reader(name, endings, function, sniff, is_record or sniff)
+        _READERS[name] = Reader(name, endings, function, sniff, is_record or sniff, any_name)
         return function
 
     return decorate
@@ -119,6 +123,11 @@ def readers_of(path: Path) -> list[Reader]:
     """Return the readers registered for the extension of a path, in order of registration."""
     ending = path.suffix.lower()
     return [reader for reader in _readers().values() if ending in reader.extensions]
+
+
+def readers_of_any_name() -> list[Reader]:
+    """Return the readers that recognise their files by content under any name."""
+    return [reader for reader in _readers().values() if reader.any_name]
 
 
 def supported() -> str:
@@ -169,6 +178,10 @@ def _choose_reader(path: Path, format: str | None) -> Reader:
             raise ECGReadError(path, f"there is no format named {format!r}.", f"Formats: {supported()}.")
         return reader
     candidates = readers_of(path)
+    head = read_head(path)
+    for reader in (*candidates, *readers_of_any_name()):
+        if reader.sniff(path, head):
+            return reader
     if not candidates:
         kind = f"files ending in {path.suffix!r} are" if path.suffix else "a file without an extension is"
         raise ECGReadError(
@@ -176,10 +189,6 @@ def _choose_reader(path: Path, format: str | None) -> Reader:
             f"{kind} not supported.",
             f"Supported: {supported()}. If the content is one of these, name it with format=.",
         )
-    head = read_head(path)
-    for reader in candidates:
-        if reader.sniff(path, head):
-            return reader
     names = " or ".join(reader.name for reader in candidates)
     raise ECGReadError(
         path,
