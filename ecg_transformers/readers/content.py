@@ -57,6 +57,7 @@ class FileContent:
         default_sampling_rate, default_lead_names, default_units: the convention of the data set or format, for what
             the file does not state; a value of the caller goes before it.
         stored_units (`str`, *optional*): the unit in the file, where the reader has converted the samples to `units`.
+        names_agreed (`bool`): the reader has compared its lead names with the caller's; it may have reordered leads.
     """
 
     signal: np.ndarray
@@ -68,6 +69,7 @@ class FileContent:
     default_lead_names: Sequence[str] | None = None
     default_units: str | None = None
     stored_units: str | None = None
+    names_agreed: bool = False
 
 
 def millivolts_per(unit: str) -> float | None:
@@ -160,8 +162,25 @@ def _agreed_rate(content: FileContent, path: Path, request: ReadRequest) -> floa
 
 
 def _agreed_names(content: FileContent, path: Path, request: ReadRequest, num_leads: int) -> list[str]:
-    stated, given = content.lead_names, request.lead_names
-    names = stated if stated is not None else (given if given is not None else content.default_lead_names)
+    if content.names_agreed and content.lead_names is not None:
+        return list(content.lead_names)
+    return agree_on_names(content.lead_names, content.default_lead_names, request, num_leads, path)
+
+
+def agree_on_names(
+    stated: Sequence[str] | None,
+    default: Sequence[str] | None,
+    request: ReadRequest,
+    num_leads: int,
+    path: Path,
+) -> list[str]:
+    """Return the names of the rows of a file: those stated in it, else the caller's, else the default.
+
+    Raises:
+        ECGReadError: if there are none, there are too few or too many, or file and caller contradict each other.
+    """
+    given = request.lead_names
+    names = stated if stated is not None else (given if given is not None else default)
     if names is None:
         raise ECGReadError(
             path,

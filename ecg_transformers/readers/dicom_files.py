@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,23 @@ def read_dicom(path: Path, request: ReadRequest) -> FileContent:
     their codes (MDC, SCP-ECG), else by words. Samples equal to the padding value are NaN if that value lies outside
     of all other samples of the channel: some writers state 0, which is a sample as good as any.
     """
+    with _quiet():
+        return _read(path, request)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library from logging each oddity of a file, with its content."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _read(path: Path, request: ReadRequest) -> FileContent:
     dataset = _open(path)
     groups = list(dataset.get("WaveformSequence") or ())
     if not groups:
@@ -65,12 +85,15 @@ def read_dicom(path: Path, request: ReadRequest) -> FileContent:
         raise ECGReadError(
             path, f"no channel is a voltage: {', '.join(others)[:200]}.", "There is no ECG in this file."
         )
-    names, signal, rate, facts = join_leads(pieces, path)
+    units = {_channel_unit(one) or request.units for group in chosen for one in group.ChannelDefinitionSequence}
+    units = {unit for unit in units if unit and millivolts_per(unit) is not None}
+    names, signal, rate, facts = join_leads(pieces, request, path)
     label = getattr(dataset.get("SOPClassUID"), "name", None) or "waveform"
     facts["layout"] = f"DICOM {label}, {len(chosen)} of {len(groups)} multiplex groups, {len(pieces)} channels"
     if others:
         facts["other_signals"] = others
-    return FileContent(signal, rate, names, "mV", _facts(dataset) | facts)
+    stored = units.pop() if len(units) == 1 else None
+    return FileContent(signal, rate, names, "mV", _facts(dataset) | facts, stored_units=stored, names_agreed=True)
 
 
 def _open(path: Path) -> Any:
@@ -174,11 +197,13 @@ def _read_group(
 def _factor(channel: Any, unit: str | None, request: ReadRequest, name: str, path: Path) -> tuple[float, float]:
     """Return the factor from counts to the channel's unit, and from the unit to mV."""
     sensitivity = channel.get("ChannelSensitivity")
-    if sensitivity is None or unit is None:
+    if sensitivity is None and unit is not None:
+        sensitivity = 1
+    if unit is None:
         # Without a sensitivity the counts are in a unit that only the caller can know.
         if request.units is None or millivolts_per(request.units) is None:
-            raise ECGReadError(path, f"lead {name} has no channel sensitivity.", 'Pass units="uV" for its counts.')
-        return 1.0, millivolts_per(request.units)
+            raise ECGReadError(path, f"lead {name} has no channel sensitivity unit.", 'Pass units="uV".')
+        return float(1 if sensitivity is None else sensitivity), millivolts_per(request.units)
     factor = float(sensitivity) * float(channel.get("ChannelSensitivityCorrectionFactor") or 1)
     if not np.isfinite(factor) or factor == 0:
         raise ECGReadError(path, f"lead {name} has a channel sensitivity of {sensitivity}.", _EXPORT_AGAIN)

@@ -97,18 +97,18 @@ def read_edf(path: Path, request: ReadRequest) -> FileContent:
             )
         values = signal.data * millivolts_per(signal.physical_dimension)
         pieces.append(LeadPiece(_lead_name(label), values, _rate(signal.sampling_frequency)))
-    names, signal, rate, facts = join_leads(pieces, path)
+    names, signal, rate, facts = join_leads(pieces, request, path)
     kind = "BDF" if is_bdf else "EDF+" if recording.reserved.startswith("EDF+") else "EDF"
     facts["layout"] = f"{kind}, {len(pieces)} of {len(header.labels)} signals"
     if others:
         facts["other_signals"] = others
     units = {one.physical_dimension for one in picked}
     stored = units.pop() if len(units) == 1 else None
-    return FileContent(signal, rate, names, "mV", _facts(recording) | facts, stored_units=stored)
+    return FileContent(signal, rate, names, "mV", _facts(recording) | facts, stored_units=stored, names_agreed=True)
 
 
 def _is_ecg(label: str) -> bool:
-    return canonical_lead_name(label) is not None or _ECG_WORDS.search(label) is not None
+    return canonical_lead_name(_lead_name(label)) is not None or _ECG_WORDS.search(label) is not None
 
 
 def _lead_name(label: str) -> str:

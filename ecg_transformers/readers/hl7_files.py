@@ -50,11 +50,11 @@ def read_hl7(path: Path, request: ReadRequest) -> FileContent:
                     others.append(str(code))
                     continue
                 pieces.append(LeadPiece(code[len(_LEAD_CODE) :], _samples(value, code, path), rate, start))
-    names, signal, rate, facts = join_leads(pieces, path)
+    names, signal, rate, facts = join_leads(pieces, request, path)
     facts["layout"] = f"HL7 aECG, {len(pieces)} lead sequences"
     if others:
         facts["other_signals"] = list(dict.fromkeys(others))
-    return FileContent(signal, rate, names, "mV", _facts(root, rhythms[0]) | facts)
+    return FileContent(signal, rate, names, "mV", _facts(root, rhythms[0]) | facts, names_agreed=True)
 
 
 def _code(element: Element) -> str | None:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..feature_extraction.ecg_leads import DERIVED_LEADS, STANDARD_LEADS, arrange_leads, canonical_lead_name
-from .content import MAX_UNPACKED_VALUES
+from .content import MAX_UNPACKED_VALUES, agree_on_names
 from .errors import ECGReadError
+from .registry import ReadRequest
 
 # Gaps between pieces hold no bytes, so the length of the joined recording is bounded by what the pieces hold. Twelve
 # leads in four groups that follow each other need 4.
@@ -40,7 +41,9 @@ class LeadPiece:
     start_seconds: float = 0.0
 
 
-def join_leads(pieces: Sequence[LeadPiece], path: Path) -> tuple[list[str], np.ndarray, float, dict[str, Any]]:
+def join_leads(
+    pieces: Sequence[LeadPiece], request: ReadRequest, path: Path
+) -> tuple[list[str], np.ndarray, float, dict[str, Any]]:
     """Place the pieces of all leads on one time axis and derive the limb leads that are not stored.
 
     The time axis begins with the first piece and ends with the last one; what a lead lacks of it is NaN. Of pieces of
@@ -48,6 +51,8 @@ def join_leads(pieces: Sequence[LeadPiece], path: Path) -> tuple[list[str], np.n
 
     Args:
         pieces (sequence of `LeadPiece`): in the order in which the file has them.
+        request (`ReadRequest`): the caller's `lead_names` are compared with the stored leads in their stored order,
+            and name those that are no known leads. The twelve standard leads in standard order are accepted, too.
         path (`Path`): the file, for error messages.
 
     Returns:
@@ -55,7 +60,8 @@ def join_leads(pieces: Sequence[LeadPiece], path: Path) -> tuple[list[str], np.n
         `gaps` (a sentence) where there are any.
 
     Raises:
-        ECGReadError: if the pieces have several rates or no samples, or lie absurdly far apart.
+        ECGReadError: if the pieces have several rates or no samples, or lie absurdly far apart, or are not the leads
+            that the caller names.
     """
     pieces = [piece for piece in pieces if piece.samples.size]
     if not pieces:
@@ -71,7 +77,8 @@ def join_leads(pieces: Sequence[LeadPiece], path: Path) -> tuple[list[str], np.n
     begin = min(piece.start_seconds for piece in pieces)
     offsets = [(piece.start_seconds - begin) * rate for piece in pieces]
     held = sum(piece.samples.size for piece in pieces)
-    stored = dict.fromkeys(canonical_lead_name(piece.name) or piece.name for piece in pieces)
+    final = _final_names([piece.name for piece in pieces], request, path)
+    stored = list(dict.fromkeys(final[piece.name] for piece in pieces))
     names = [name for name in STANDARD_LEADS if name in stored]
     names += [name for name in stored if name not in STANDARD_LEADS]
     length = max(offset + piece.samples.size for offset, piece in zip(offsets, pieces, strict=True))
@@ -85,7 +92,7 @@ def join_leads(pieces: Sequence[LeadPiece], path: Path) -> tuple[list[str], np.n
     joined = np.full((len(names), max(s + p.samples.size for s, p in zip(starts, pieces, strict=True))), np.nan)
     taken = np.zeros(joined.shape, dtype=bool)
     for start, piece in sorted(zip(starts, pieces, strict=True), key=lambda pair: -pair[1].samples.size):
-        row = names.index(canonical_lead_name(piece.name) or piece.name)
+        row = names.index(final[piece.name])
         span = slice(start, start + piece.samples.size)
         if not taken[row, span].any():
             joined[row, span], taken[row, span] = piece.samples, True
@@ -96,6 +103,19 @@ def join_leads(pieces: Sequence[LeadPiece], path: Path) -> tuple[list[str], np.n
     if derived:
         facts["derived_leads"] = derived
     return names, joined, rate, facts
+
+
+def _final_names(stored: list[str], request: ReadRequest, path: Path) -> dict[str, str]:
+    """Return for each stored name the canonical one, or for an unknown lead the caller's."""
+    stored = list(dict.fromkeys(stored))
+    canonical = {name: canonical_lead_name(name) or name for name in stored}
+    given = [canonical_lead_name(name) or name for name in request.lead_names or ()]
+    distinct = list(dict.fromkeys(canonical.values()))
+    if not given or (set(distinct) <= set(given) and given == list(STANDARD_LEADS)):
+        return canonical
+    agreed = agree_on_names(distinct, None, request, len(distinct), path)
+    renamed = dict(zip(distinct, agreed, strict=True))
+    return {name: canonical_lead_name(renamed[one]) or renamed[one] for name, one in canonical.items()}
 
 
 def derive_limb_leads(names: Sequence[str], signal: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:

@@ -50,12 +50,14 @@ def read_muse(path: Path, request: ReadRequest) -> FileContent:
             scales.add(scale)
             if (text_of(lead, "LeadOff") or "").upper() == "TRUE":
                 off.append(piece.name)
-    names, signal, rate, facts = join_leads(pieces, path)
+    names, signal, rate, facts = join_leads(pieces, request, path)
     layout = f"MUSE {text_of(root, 'MuseInfo/MuseVersion') or 'of unknown version'}, {len(pieces)} leads stored, "
     facts["layout"] = layout + ", ".join(sorted(scales))
     if off:
         facts["leads_off"] = off
-    return FileContent(signal, rate, names, "mV", _facts(root, rhythms[0]) | facts, stored_units="uV")
+    return FileContent(
+        signal, rate, names, "mV", _facts(root, rhythms[0]) | facts, stored_units="uV", names_agreed=True
+    )
 
 
 def _read_lead(lead: Element, rate: float, path: Path) -> tuple[LeadPiece, str]:

@@ -70,12 +70,14 @@ def read_philips(path: Path, request: ReadRequest) -> FileContent:
     with np.errstate(all="ignore"):
         signal = (counts - offset) * (microvolts / 1000)
     pieces = [LeadPiece(name, row, rate) for name, row in zip(names, signal, strict=True)]
-    names, signal, rate, facts = join_leads(pieces, path)
+    names, signal, rate, facts = join_leads(pieces, request, path)
     end = _end_of_ecg(signal)
     if end is not None:
         facts["no_ecg_after_seconds"] = round(end / rate, 3)
     layout = f"SierraECG {version}, {packing}, {microvolts:g} uV per bit"
-    return FileContent(signal, rate, names, "mV", _facts(root) | facts | {"layout": layout}, stored_units="uV")
+    return FileContent(
+        signal, rate, names, "mV", _facts(root) | facts | {"layout": layout}, stored_units="uV", names_agreed=True
+    )
 
 
 def _lead_names(waveforms: Element, recording: Element | None, request: ReadRequest, path: Path) -> list[str]:

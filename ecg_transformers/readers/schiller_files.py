@@ -46,11 +46,11 @@ def read_schiller(path: Path, request: ReadRequest) -> FileContent:
     if factor is None or not scale > 0:
         raise ECGReadError(path, f"its samples are in {scale:g} {unit!r}, which is no voltage.", _EXPORT_AGAIN)
     pieces = [_read_channel(channel, rate, scale * factor, path) for channel in rhythm.findall("channel")]
-    names, signal, rate, facts = join_leads(pieces, path)
+    names, signal, rate, facts = join_leads(pieces, request, path)
     facts["layout"] = f"Schiller EDI, {len(pieces)} leads stored, {scale:g} {unit} per bit"
     if len(found) > 1:
         facts["other_signals"] = [f"rhythm {number}" for number in range(2, len(found) + 1)]
-    return FileContent(signal, rate, names, "mV", _facts(root) | facts, stored_units=unit)
+    return FileContent(signal, rate, names, "mV", _facts(root) | facts, stored_units=unit, names_agreed=True)
 
 
 def _read_channel(channel: Element, rate: float, scale: float, path: Path) -> LeadPiece:

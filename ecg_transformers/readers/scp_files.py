@@ -50,9 +50,11 @@ def read_scp(path: Path, request: ReadRequest) -> FileContent:
     if bimodal:
         raise ECGReadError(path, "its rhythm is stored with bimodal compression.", "Export it without.")
     pieces, coding = _read_leads(sections, nanovolts, interval, differences, path)
-    names, signal, rate, joined = join_leads(pieces, path)
+    names, signal, rate, joined = join_leads(pieces, request, path)
     parts = [f"SCP-ECG, {len(pieces)} leads stored", f"{nanovolts / 1000:g} uV per bit", *coding, *sections.notes]
-    return FileContent(signal, rate, names, "mV", facts | joined | {"layout": ", ".join(parts)}, stored_units="uV")
+    return FileContent(
+        signal, rate, names, "mV", facts | joined | {"layout": ", ".join(parts)}, stored_units="uV", names_agreed=True
+    )
 
 
 def _read_leads(

@@ -10,7 +10,7 @@ import numpy as np
 from ..feature_extraction.ecg_leads import canonical_lead_name
 from .content import FileContent, millivolts_per
 from .errors import ECGReadError
-from .registry import ReadRequest, register_reader
+from .registry import HEAD_BYTES, ReadRequest, register_reader
 from .text_layout import (
     TextLayout,
     detect_layout,
@@ -20,6 +20,7 @@ from .text_layout import (
     time_column,
 )
 from .wfdb_header import decode_text
+from .xml_document import root_name
 
 MAX_TEXT_BYTES = 256 * 2**20
 
@@ -37,6 +38,9 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _is_text(head: bytes) -> bool:
+    # XML may hold tables of samples, too, but is for the readers of its formats.
+    if root_name(head) is not None:
+        return False
     return head[:2] in _BYTE_ORDER_MARKS or b"\0" not in head
 
 
@@ -72,8 +76,8 @@ def read_text(path: Path, request: ReadRequest) -> FileContent:
             path, f"a text of {path.stat().st_size} bytes (at most {MAX_TEXT_BYTES} are read).", "Convert it to .npy."
         )
     data = path.read_bytes()
-    if not _is_text(data):
-        raise ECGReadError(path, "it is no text (it has zero bytes).", "Name its format with format=.")
+    if not _is_text(data[:HEAD_BYTES]) or b"\0" in data and data[:2] not in _BYTE_ORDER_MARKS:
+        raise ECGReadError(path, "it is no text (it has zero bytes, or is XML).", "Name its format with format=.")
     lines = _lines(data)
     layout = detect_layout(lines)
     if layout is None:

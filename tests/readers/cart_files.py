@@ -325,6 +325,6 @@ def write_edf(
         recording=edfio.Recording(startdate=datetime.date(2020, 1, 2), equipment_code="Cart7"),
         starttime=datetime.time(10, 20, 30),
         annotations=[edfio.EdfAnnotation(1.0, None, "AF")],
-        **options,
+        **{"data_record_duration": 0.2, **options},
     ).write(folder / name)
     return folder / name

@@ -2,8 +2,10 @@ import shutil
 import time
 from pathlib import Path
 
+import cart_files
 import numpy as np
 import pytest
+import scp_writer
 
 from ecg_transformers import ECGReadError, read_ecg
 
@@ -21,6 +23,14 @@ SHARED = {
     "code15": ("code15-mat/code_15_2657522.mat", ".mat", {}),
     "cpsc2018": ("cpsc2018-mat/A1980.mat", ".mat", {}),
     "sph": ("sph-h5/SPH00001.h5", ".h5", {}),
+    "philips 1.03": ("philips-xml/129DYPRG.xml", ".xml", {}),
+    "philips 1.04": ("philips-xml/ad4d3d80-d165_1-04_orig.xml", ".xml", {}),
+    "muse": ("muse-xml/muse_ecg1.xml", ".xml", {}),
+    "hl7": ("hl7-aecg/ad4d3d80-d165_1-04_converted_aecg.xml", ".xml", {}),
+    "schiller": ("schiller-xml/schiller.xml", ".xml", {}),
+    "dicom": ("dicom/Example.dcm", ".dcm", {}),
+    "scp-ecg": ("scp-ecg/Example.scp", ".scp", {}),
+    "healforce": ("scp-ecg/healforce_62.scp", ".scp", {"lead_names": ["I", "II", "V1"]}),
 }
 
 COUNTS = [b"0", b"-1", b"nan", b"1e999", b"999999999999", b"99999999999999999999999", b"", b"../x", b"/etc/passwd"]
@@ -35,7 +45,7 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
         # Headers are at the beginning of every format, so half of the damage goes there.
         reach = len(data) if random.random() < 0.5 else min(len(data), 600)
         at = int(random.integers(reach))
-        kind = int(random.integers(8))
+        kind = int(random.integers(9))
         if kind == 0:
             del data[at:]
         elif kind == 1:
@@ -55,6 +65,12 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
         elif kind == 6:
             at -= at % 4
             data[at : at + 4] = BINARY_COUNTS[int(random.integers(len(BINARY_COUNTS)))]
+        elif kind == 7:
+            # Two pieces, such as sections or leads, change places.
+            size = min(int(random.integers(1, 2000)), len(data) // 3)
+            one, two = sorted(int(place) for place in random.integers(0, len(data) - size + 1, 2))
+            if one + size <= two:
+                data[one : one + size], data[two : two + size] = data[two : two + size], data[one : one + size]
         else:
             data[at : at + 32] = random.integers(0, 256, 32, dtype=np.uint8).tobytes()
     return bytes(data)
@@ -119,6 +135,24 @@ def own_files(folder: Path, write):
     yield folder / "a.npz", ".npz", {}
     np.savez_compressed(folder / "b.npz", signal=write.signal(3, 200))
     yield folder / "b.npz", ".npz", HINTS
+    yield cart_files.write_philips(folder), ".xml", {}
+    yield (
+        cart_files.write_philips(folder, "old.xml", version="1.03", packing="Uncompressed", encoding="utf-8"),
+        ".xml",
+        {},
+    )
+    yield cart_files.write_muse(folder), ".xml", {}
+    yield cart_files.write_muse(folder, "open.xml", LeadDataCRC32=""), ".xml", {}
+    yield cart_files.write_hl7(folder), ".xml", {}
+    yield cart_files.write_schiller(folder), ".xml", {}
+    yield cart_files.write_dicom(folder), ".dcm", {}
+    yield cart_files.write_dicom(folder, "implicit.dcm", implicit=True), ".dcm", {}
+    yield scp_writer.write_scp(folder), ".scp", {}
+    for number, options in enumerate(({}, {"coding": "own"}, {"coding": "plain"}, {"beats": [(0, 61), (0, 300)]})):
+        path = scp_writer.write_scp(folder, f"open{number}.scp", **options)
+        yield scp_writer.without_checksums(path), ".scp", {}
+    yield scp_writer.write_healforce(folder), ".scp", {"lead_names": HINTS["lead_names"]}
+    yield cart_files.write_edf(folder), ".edf", {}
 
 
 def run_all(folder, write, rounds, seed):

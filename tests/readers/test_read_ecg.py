@@ -42,11 +42,11 @@ def test_permissions(tmp_path, write, refused, monkeypatch):
 
 
 def test_unknown_kinds_of_file(tmp_path, refused):
-    for name in ("a.xml", "a.dcm", "a.scp", "a", "a.hea.txt.bak"):
+    for name in ("a.pdf", "a.jpg", "a.ecg", "a", "a.hea.txt.bak"):
         (tmp_path / name).write_text("something")
         error = refused(tmp_path / name, "not supported")
         assert "wfdb (.hea" in error.remedy and "format=" in error.remedy
-    refused(tmp_path / "a.xml", "no format named 'xyz'", format="xyz")
+    refused(tmp_path / "a.ecg", "no format named 'xyz'", format="xyz")
 
 
 def test_a_named_format_overrides_the_extension(tmp_path, write):

@@ -5,14 +5,12 @@ import numpy as np
 import pytest
 import wfdb
 
-from ecg_transformers import ECGReadError, canonical_lead_name, read_ecg
+from ecg_transformers import STANDARD_LEADS, ECGReadError, canonical_lead_name, read_ecg
 from ecg_transformers.readers import find_ecg_files
 
-# Formats of the index that have no reader yet.
-UNSUPPORTED = ("XML", "DICOM", "SCP-ECG")
-
-# What these two files do not tell.
+# What these files do not tell.
 HINTS = {
+    "scp-ecg/healforce_62.scp": {"lead_names": ["A", "B", "C"]},
     "misc/J123456_10sec.txt": {"sampling_rate": 500, "units": "uV"},
     "misc/e0103.csv": {"sampling_rate": 250, "units": "mV", "lead_names": ["V4"]},
 }
@@ -21,11 +19,13 @@ HINTS = {
 LABELLED = ("challenge-2021", "challenge-2025", "code15-mat", "sph-h5")
 
 
-def rows_of(folder, supported=True):
+# The index has the stored leads; III, aVR, aVL and aVF follow from them.
+EIGHT_LEADS = "I II V1 V2 V3 V4 V5 V6"
+
+
+def rows_of(folder):
     with open(folder / "index.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            if supported != any(word in row["format"] for word in UNSUPPORTED):
-                yield row
+        yield from csv.DictReader(file)
 
 
 def read_row(folder, row):
@@ -39,10 +39,13 @@ def test_every_record_reads_as_the_index_says(shared_data):
     count = 0
     for row in rows_of(shared_data):
         record = read_row(shared_data, row)
-        path = row["path"]
+        path, count = row["path"], count + 1
         assert record.sampling_rate == float(row["sampling_rate_hz"]), path
         assert record.duration_seconds == pytest.approx(float(row["seconds"]), abs=1e-3), path
-        assert record.num_leads == int(row["n_leads"]), path
+        if row["lead_names"] == EIGHT_LEADS:
+            assert record.lead_names == STANDARD_LEADS and len(record.metadata["derived_leads"]) == 4, path
+            continue
+        assert record.num_leads == int(row["n_leads"]) and "derived_leads" not in record.metadata, path
         if "?" not in row["lead_names"]:
             assert list(record.lead_names) == [canonical_lead_name(name) for name in row["lead_names"].split()], path
         assert record.signal.dtype == np.float32 and not np.isinf(record.signal).any(), path
@@ -52,8 +55,7 @@ def test_every_record_reads_as_the_index_says(shared_data):
             assert record.metadata.get("sex") in ("female", "male"), path
         age = record.metadata.get("age")
         assert age is None or (isinstance(age, float) and 0 <= age <= 120), path
-        count += 1
-    assert count == 338
+    assert count == 349
 
 
 def test_ludb_labels_hold_the_statements_of_the_table(shared_data):
@@ -134,10 +136,63 @@ def test_text_samples(shared_data):
         read_ecg(path, sampling_rate=500, units="mV", lead_names=record.lead_names)
 
 
-def test_formats_to_come_are_named_as_unsupported(shared_data):
-    for row in rows_of(shared_data, supported=False):
-        with pytest.raises(ECGReadError, match="not supported"):
-            read_ecg(shared_data / row["path"])
+def test_three_formats_of_one_ecg_agree(shared_data):
+    records = [
+        read_ecg(shared_data / name)
+        for name in ("hl7-aecg/Example_aECG.xml", "dicom/Example.dcm", "scp-ecg/Example.scp")
+    ]
+    for record in records:
+        assert record.lead_names == STANDARD_LEADS and record.sampling_rate == 500
+        np.testing.assert_array_equal(record.signal, records[0].signal)
+        facts = record.metadata
+        assert (facts["patient_id"], facts["sex"]) == ("SBJ-123", "male")
+        assert facts["recorded_at"] == "2002-11-22T09:10:00" and "ELI250" in facts["device"]
+    # Stored to 2.5 uV; the limb leads were derived before storing.
+    counts = records[0].signal / np.float32(0.0025)
+    assert np.abs(counts - np.round(counts)).max() < 1e-3
+    one, two, three, right, left, foot = records[0].signal[:6]
+    assert np.abs(three - (two - one)).max() < 0.003 and np.abs(right + (one + two) / 2).max() < 0.003
+    assert np.abs(left - (one - two / 2)).max() < 0.003 and np.abs(foot - (two - one / 2)).max() < 0.003
+
+
+def test_a_philips_ecg_and_its_conversion_agree(shared_data):
+    philips = read_ecg(shared_data / "philips-xml/ad4d3d80-d165_1-04_orig.xml")
+    hl7 = read_ecg(shared_data / "hl7-aecg/ad4d3d80-d165_1-04_converted_aecg.xml")
+    assert philips.lead_names == hl7.lead_names and philips.signal.shape == hl7.signal.shape
+    # The conversion by the vendor's program changed values by up to four counts of 5 uV.
+    assert np.abs(philips.signal - hl7.signal).max() < 0.0201
+    assert (philips.metadata["age"], philips.metadata["sex"]) == (hl7.metadata["age"], hl7.metadata["sex"])
+    assert philips.metadata["recorded_at"] == hl7.metadata["recorded_at"]
+    assert "SINUS BRADYCARDIA" in philips.metadata["report"] and "SINUS BRADYCARDIA" in hl7.metadata["report"]
+
+
+def test_philips_records_end_with_a_pulse_of_one_millivolt(shared_data):
+    sierraecg = pytest.importorskip("sierraecg")
+    for path in sorted((shared_data / "philips-xml").glob("*.xml")):
+        record = read_ecg(path)
+        assert 10.5 < record.metadata["no_ecg_after_seconds"] <= 10.6
+        np.testing.assert_array_equal(record.signal[:, 5350:5450], np.ones((12, 100), dtype=np.float32))
+        assert not record.signal[:, 5450:].any()
+        library = np.stack([lead.samples for lead in sierraecg.read_file(str(path)).leads])
+        np.testing.assert_allclose(record.signal, library * 0.005, atol=1e-5)
+
+
+def test_muse_amplitudes(shared_data):
+    for path in sorted((shared_data / "muse-xml").glob("*.xml")):
+        record = read_ecg(path)
+        counts = record.select_leads(EIGHT_LEADS.split()).signal / np.float32(0.00488)
+        assert np.abs(counts - np.round(counts)).max() < 1e-2
+        assert record.metadata["statements"] and record.metadata["device"] == "GE MAC55"
+        np.testing.assert_allclose(record.signal[2], record.signal[1] - record.signal[0], atol=1e-6)
+
+
+def test_the_handheld_recorder(shared_data):
+    path = shared_data / "scp-ecg/healforce_62.scp"
+    with pytest.raises(ECGReadError, match="does not name its 3 leads"):
+        read_ecg(path)
+    signal = read_row(shared_data, {"path": "scp-ecg/healforce_62.scp"}).signal
+    # Einthoven's law holds between the three channels to two counts, so they were told apart correctly.
+    assert np.median(np.abs(signal[1] - signal[0] - signal[2])) < 0.0191 < 0.2 * signal.std()
 
 
 def test_the_folder_lists_each_record_once(shared_data):
