@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_UNLABELLED = "unlabelled"
 PROBLEM_TYPES = ("multi_label_classification", "single_label_classification", "regression")
 
 # Columns that describe a record wherever they stand; never labels.
@@ -70,7 +71,8 @@ def load_table(
         ecg_dir (`str` or path, *optional*): folder with the files; by default `data_dir`, else that of each table. A
             name's ending may be left out in the table, and a name may be an absolute path.
         label_start_index (`int`, *optional*, defaults to 3): index (from 0) of the first label column.
-        label_columns (sequence of `str`, *optional*): the label columns by name instead.
+        label_columns (sequence of `str`, *optional*): the label columns by name instead; an empty sequence makes a
+            corpus without labels, for pretraining.
         problem_type (`str`, *optional*): `"multi_label_classification"`, `"single_label_classification"` or
             `"regression"`. By default several columns, and one column of 0 and 1, are multi-label; one column
             is single-label if it holds words or other whole numbers, else regression.
@@ -105,7 +107,7 @@ def load_table(
     tables = {name: _read_table(path) for name, path in paths.items()}
 
     columns = _label_columns(tables, label_start_index, label_columns, patient_column)
-    kind = problem_type or _guess_problem_type(tables, columns)
+    kind = _UNLABELLED if not columns else problem_type or _guess_problem_type(tables, columns)
     targets = _Targets(kind, columns, tables)
     feature = ECG(file_sampling_rate=sampling_rate, file_lead_names=lead_names, file_units=units)
 
@@ -137,7 +139,10 @@ def load_table(
         strata = targets.strata([row["labels"] for row in rows])
         for name, indices in zip(parts, split_by_group(groups, strata, wanted / wanted.sum(), seed), strict=True):
             rows_of_split[name] = [rows[index] for index in indices]
-    corpus = build_corpus(rows_of_split, corpus_features(targets.feature(), feature))
+    features = corpus_features(targets.feature(), feature)
+    if not columns:
+        del features["labels"]
+    corpus = build_corpus(rows_of_split, features)
     check_no_leak(corpus)
     return corpus
 
@@ -166,7 +171,7 @@ class _Targets:
         return regression_feature(self.columns)
 
     def parse(self, row: dict[str, Any], where: str) -> Any:
-        """Return the target of a row, or `None` if it is unknown."""
+        """Return the target of a row, or `None` if it is unknown; nothing, which is known, without label columns."""
         if self.kind == "single_label_classification":
             value = row[self.columns[0]]
             return _class_name(value) if _known(value) else None
@@ -189,6 +194,8 @@ class _Targets:
 
     def strata(self, labels: list[Any]) -> np.ndarray | None:
         """Return what a split is balanced on: labels, classes, or the quarter of a number."""
+        if not self.columns:
+            return None
         if self.kind == "single_label_classification":
             return np.array(labels)
         if self.kind == "multi_label_classification":
@@ -238,10 +245,10 @@ def _label_columns(
         if chosen is not None
         else [column for column in header[start:] if column not in _DESCRIBING and column != patient_column]
     )
-    if not columns:
+    if not columns and chosen is None:
         raise ValueError(
             f"There are no label columns from index {start} on; the columns are {', '.join(header)}. Give "
-            "`label_start_index` (from 0) or `label_columns`."
+            "`label_start_index` (from 0) or `label_columns`; `label_columns=[]` makes a corpus without labels."
         )
     for name, table in tables.items():
         missing = [

@@ -9,12 +9,13 @@ from typing import Any
 from ..files import written_atomically
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
+PRETRAINING_TEMPLATE = Path(__file__).with_name("pretraining_card_template.md")
 
 # Licences of the published weights, by model type (the cards under model_cards/ say where each is stated). A model
 # that is fine-tuned from them carries them on.
-LICENCE_OF_PUBLISHED_WEIGHTS = {"hubert_ecg": "cc-by-nc-4.0"}
+LICENCE_OF_PUBLISHED_WEIGHTS = {"hubert_ecg": "cc-by-nc-4.0", "dbeta": "cc-by-nc-4.0"}
 
-_LIMITS = {
+LIMITS = {
     "synthetic": "The records are synthetic: drawn by a parametric generator, cleaner and more typical than any "
     "patient's. The model shows that the way works; its figures say nothing about real ECGs.",
 }
@@ -25,7 +26,7 @@ def write_card(folder: str | Path, licence: str | None = None) -> Path:
     """Render the card of a run and write it as `README.md` into its folder.
 
     Args:
-        folder (`str` or `Path`): output folder of a fine-tuning run, with `run.json`.
+        folder (`str` or `Path`): output folder of a training run, with `run.json`.
         licence (`str`, *optional*): Hub identifier of the licence of the weights, such as `"apache-2.0"`. Default:
             that of the weights which the run started from, else `"unknown"`.
 
@@ -54,15 +55,21 @@ def render_card(folder: str | Path, licence: str | None = None) -> str:
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{folder} is no folder of a finished run: {error}. Cards are rendered from the run.json, config.json and "
-            "preprocessor_config.json that training_scripts/finetune_classification.py writes."
+            "preprocessor_config.json that the training scripts write."
         ) from error
     name = folder.resolve().name
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    if run.get("kind") == "pretraining":
+        from .pretraining_card import pretraining_values
+
+        template = environment.from_string(PRETRAINING_TEMPLATE.read_text(encoding="utf-8"))
+        return template.render(pretraining_values(name, run, preprocessor, licence))
     test = run["metrics"].get("test")
     metric = run["training"]["metric_for_best_model"]
     values = {
         "card_data": _metadata(name, run, licence).to_yaml().strip(),
         "name": name,
-        "model": {**run["model"], "window_seconds": _number(run["model"]["window_seconds"])},
+        "model": {**run["model"], "window_seconds": number(run["model"]["window_seconds"])},
         "base_model": run["model"]["base_model"],
         "leads": f"{len(preprocessor['lead_names'])} leads",
         "output": _output(run),
@@ -76,11 +83,10 @@ def render_card(folder: str | Path, licence: str | None = None) -> str:
         "training_note": _training_note(run),
         "curve": _curve(run["learning_curve"], metric),
         "curve_metric": metric.replace("_", " "),
-        "limits": _LIMITS.get(run["corpus"]["name"], _LIMITS_OF_ANY) + _never_learnt(run),
-        "licence_note": _licence_note(run, licence),
-        "environment": _environment(run),
+        "limits": LIMITS.get(run["corpus"]["name"], _LIMITS_OF_ANY) + _never_learnt(run),
+        "licence_note": describe_licence(run, licence),
+        "environment": describe_environment(run),
     }
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values)
 
 
@@ -101,7 +107,8 @@ def _never_learnt(run: dict[str, Any]) -> str:
     return f" Without a positive training record, and so never predicted: {', '.join(absent)}."
 
 
-def _licence(run: dict[str, Any], licence: str | None) -> str:
+def licence_of(run: dict[str, Any], licence: str | None) -> str:
+    """Return the identifier of the licence of a run's weights: the given one, else that of what it started from."""
     if licence is not None:
         return licence
     if run["model"]["base_model"] is None:
@@ -109,8 +116,9 @@ def _licence(run: dict[str, Any], licence: str | None) -> str:
     return LICENCE_OF_PUBLISHED_WEIGHTS.get(run["model"]["model_type"], "unknown")
 
 
-def _licence_note(run: dict[str, Any], licence: str | None) -> str:
-    chosen = _licence(run, licence)
+def describe_licence(run: dict[str, Any], licence: str | None) -> str:
+    """Return the sentence on the licence."""
+    chosen = licence_of(run, licence)
     if licence is None and chosen == "unknown":
         return "Not chosen yet. Whoever trained these weights decides, within the terms of the training data."
     if licence is None:
@@ -145,7 +153,7 @@ def _metadata(name: str, run: dict[str, Any], licence: str | None):
     return ModelCardData(
         model_name=name if results else None,
         eval_results=results or None,
-        license=_licence(run, licence),
+        license=licence_of(run, licence),
         library_name="ecg_transformers",
         tags=["ecg", "electrocardiogram", run["model"]["model_type"].replace("_", "-")],
         base_model=base_model,
@@ -212,8 +220,8 @@ def _comparison(run: dict[str, Any]) -> str | None:
         return None
     key = "mae" if run["corpus"]["problem_type"] == "regression" else "macro_auroc"
     return (
-        f"The same model without training, on the same records: {key.replace('_', ' ')} {_number(untrained[key])} "
-        f"(trained: {_number(test[key])})."
+        f"The same model without training, on the same records: {key.replace('_', ' ')} {number(untrained[key])} "
+        f"(trained: {number(test[key])})."
     )
 
 
@@ -232,7 +240,7 @@ def _fraction_note(corpus: dict[str, Any]) -> str:
         return ""
     patients = f" of {fraction['of_patients']} patients" if "of_patients" in fraction else ""
     return (
-        f" Trained on {_number(100 * fraction['fraction'])} % of the labelled training records, drawn by patient with "
+        f" Trained on {number(100 * fraction['fraction'])} % of the labelled training records, drawn by patient with "
         f"seed {fraction['seed']} from {fraction['of_records']} records{patients}."
     )
 
@@ -241,7 +249,7 @@ def _training_note(run: dict[str, Any]) -> str:
     training, model = run["training"], run["model"]
     parts = [
         f"{model['parameters']:,} parameters, {model['trainable_parameters']:,} of them trained",
-        f"{training['steps']} steps ({_number(training['epochs'], 2)} epochs) of {training['batch_size']} records",
+        f"{training['steps']} steps ({number(training['epochs'], 2)} epochs) of {training['batch_size']} records",
         f"{training['optimizer']}, learning rate {training['learning_rate']:g}, weight decay "
         f"{training['weight_decay']:g}, warm-up {training['warmup']:g}, schedule {training['schedule']}",
         f"seed {training['seed']}",
@@ -257,22 +265,28 @@ def _training_note(run: dict[str, Any]) -> str:
 
 
 def _curve(entries: list[dict[str, Any]], metric: str) -> list[dict[str, str]]:
-    """Thin the learning curve out to a table that can be read."""
-    if len(entries) > _LONGEST_CURVE:
-        step = (len(entries) - 1) / (_LONGEST_CURVE - 1)
-        entries = [entries[round(position * step)] for position in range(_LONGEST_CURVE)]
+    """Return the learning curve as a table."""
     return [
         {
-            "epoch": _number(entry.get("epoch"), 2),
-            "training_loss": _number(entry.get("training_loss")),
-            "validation_loss": _number(entry.get("validation_loss")),
-            "metric": _number(entry.get("validation_loss" if metric == "loss" else metric)),
+            "epoch": number(entry.get("epoch"), 2),
+            "training_loss": number(entry.get("training_loss")),
+            "validation_loss": number(entry.get("validation_loss")),
+            "metric": number(entry.get("validation_loss" if metric == "loss" else metric)),
         }
-        for entry in entries
+        for entry in thin_out(entries)
     ]
 
 
-def _environment(run: dict[str, Any]) -> str:
+def thin_out(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Thin a learning curve out to a length that can be read."""
+    if len(entries) <= _LONGEST_CURVE:
+        return entries
+    step = (len(entries) - 1) / (_LONGEST_CURVE - 1)
+    return [entries[round(position * step)] for position in range(_LONGEST_CURVE)]
+
+
+def describe_environment(run: dict[str, Any]) -> str:
+    """Return versions, and the arguments that differ from their defaults."""
     versions = ", ".join(f"{name} {version}" for name, version in run["environment"]["versions"].items())
     arguments = {
         key: value for group in run["arguments"].values() for key, value in group.items() if key != "output_dir"
@@ -281,5 +295,6 @@ def _environment(run: dict[str, Any]) -> str:
     return f"{versions}.\n\nArguments that differ from the defaults:\n\n{listed}"
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number without trailing zeros; a dash for what is missing."""
     return "–" if value is None else f"{value:.{digits}f}".rstrip("0").rstrip(".")

@@ -146,7 +146,11 @@ class CorpusArguments:
         metadata={"help": "Label set of the corpus; ptbxl: superclass, subclass, all, diagnostic, form, rhythm."},
     )
     train_csv: str | None = field(
-        default=None, metadata={"help": "table: CSV of the training records (filename, age, sex, label columns)."}
+        default=None,
+        metadata={
+            "help": "table: CSV of the training records (filename, age, sex, label columns; for pretraining with "
+            "reports filename and report)."
+        },
     )
     validation_csv: str | None = field(default=None, metadata={"help": "table: CSV of the validation records."})
     test_csv: str | None = field(default=None, metadata={"help": "table: CSV of the test records."})

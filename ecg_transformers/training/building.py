@@ -189,9 +189,9 @@ def build_model(
         ValueError: if there is no such checkpoint, model type, size or configuration field, or weights do not fit.
     """
     if arguments.from_scratch:
-        config = _config_from_size(arguments)
+        config = config_from_size(arguments.model_type, arguments.size)
     else:
-        config = _load_config(arguments)
+        config = load_config(arguments)
     overrides = parse_overrides(arguments.config_overrides)
     unknown = [name for name in overrides if not has_field(config, name)]
     if unknown:
@@ -204,12 +204,12 @@ def build_model(
 
     settings = {**_settings(arguments, config, had_head), **overrides}
     _update(config, settings, label_names, problem_type, pos_weight)
-    extractor = _build_extractor(arguments, config)
+    extractor = build_extractor(arguments, config)
     if arguments.from_scratch:
         model = AutoModelForSequenceClassification.from_config(config, **_attention(arguments))
         return BuiltModel(model, extractor, None, True)
 
-    model = _load_weights(arguments, config)
+    model, _ = load_weights(arguments, config)
     same_head = old_head == get_field(config, hooks_of(config.model_type).head or "")
     keeps_head = old_labels == list(label_names) and old_problem == problem_type and same_head
     if had_head and not keeps_head:
@@ -248,21 +248,31 @@ def _shorten(names: Sequence[str]) -> str:
     return f"{len(names)} labels ({shown}{', ...' if len(names) > 4 else ''})"
 
 
-def _config_from_size(arguments: ModelArguments) -> PreTrainedConfig:
-    entry = find_model(arguments.model_type)
-    config_class = entry.get_config_class()
-    own_sizes = hooks_of(arguments.model_type).sizes
-    if arguments.size is None:
+def config_from_size(model_type: str, size: str | None) -> PreTrainedConfig:
+    """Return the configuration of a named size: one of `MODEL_HOOKS` or of the configuration's own.
+
+    Raises:
+        ValueError: if there is no such model type or size.
+    """
+    config_class = find_model(model_type).get_config_class()
+    own_sizes = hooks_of(model_type).sizes
+    if size is None:
         return config_class()
-    if arguments.size in own_sizes:
-        return config_class(**own_sizes[arguments.size])
+    if size in own_sizes:
+        # A copy: configurations may keep the lists and dictionaries that they are given.
+        return config_class(**copy.deepcopy(own_sizes[size]))
     try:
-        return config_class.from_size(arguments.size)
+        return config_class.from_size(size)
     except ValueError as error:
-        raise ValueError(f"--size {arguments.size}: {error} In training also {sorted(own_sizes)}.") from error
+        raise ValueError(f"--size {size}: {error} In training also {sorted(own_sizes)}.") from error
 
 
-def _load_config(arguments: ModelArguments) -> PreTrainedConfig:
+def load_config(arguments: ModelArguments) -> PreTrainedConfig:
+    """Load the configuration of the checkpoint that the arguments name.
+
+    Raises:
+        ValueError: if there is none, or it is of a model that this package does not have.
+    """
     try:
         config = AutoConfig.from_pretrained(arguments.model_name_or_path, revision=arguments.revision)
     except (OSError, ValueError) as error:
@@ -347,18 +357,34 @@ def _attention(arguments: ModelArguments) -> dict[str, str]:
     return {"attn_implementation": arguments.attn_implementation} if arguments.attn_implementation else {}
 
 
-def _build_extractor(arguments: ModelArguments, config: PreTrainedConfig) -> ECGFeatureExtractor:
+def build_extractor(arguments: ModelArguments, config: PreTrainedConfig) -> ECGFeatureExtractor:
+    """Return the preprocessing of the run: the checkpoint's, or a recipe of the model type."""
     if arguments.from_scratch or arguments.recipe is not None:
         return ECGFeatureExtractor.for_model_type(config.model_type, recipe=arguments.recipe, config=config)
     return ECGFeatureExtractor.from_pretrained(arguments.model_name_or_path, revision=arguments.revision)
 
 
-def _load_weights(arguments: ModelArguments, config: PreTrainedConfig) -> PreTrainedModel:
+def load_weights(
+    arguments: ModelArguments, config: PreTrainedConfig, model_class: Any = AutoModelForSequenceClassification
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a checkpoint's weights into a model whose heads may be new.
+
+    Args:
+        arguments (`ModelArguments`): the checkpoint.
+        config (`PreTrainedConfig`): of the model.
+        model_class (*optional*): class of the model.
+
+    Returns:
+        `tuple` of the model and the names of its tensors that the checkpoint lacks or has in other shapes.
+
+    Raises:
+        ValueError: if the weights cannot be read, or tensors of the base model are among those.
+    """
     # transformers reports every missing key at length; whether they may be missing is decided below.
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = model_class.from_pretrained(
             arguments.model_name_or_path,
             config=config,
             revision=arguments.revision,
@@ -371,12 +397,11 @@ def _load_weights(arguments: ModelArguments, config: PreTrainedConfig) -> PreTra
         raise ValueError(f"The weights of {arguments.model_name_or_path} cannot be loaded: {error}") from error
     finally:
         logging.set_verbosity(verbosity)
-    prefix = f"{model.base_model_prefix}."
-    wrong = [key for key in info["missing_keys"] if key.startswith(prefix)]
-    wrong += [str(key[0]) for key in info["mismatched_keys"] if str(key[0]).startswith(prefix)]
+    lacking = [*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])]
+    wrong = [key for key in lacking if key.startswith(f"{model.base_model_prefix}.")]
     if wrong:
         raise ValueError(
             f"{arguments.model_name_or_path} lacks {len(wrong)} tensors of the encoder, or has them in other shapes: "
             f"{', '.join(sorted(wrong)[:5])}. Its config.json and --config_overrides must describe its weights."
         )
-    return model
+    return model, lacking

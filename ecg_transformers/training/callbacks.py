@@ -4,6 +4,7 @@ import copy
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -222,11 +223,13 @@ class ReadableProgressCallback(ProgressCallback):
     Args:
         metric (`str`, *optional*): name of the metric that picks the best checkpoint, without `eval_`.
         seconds_between_lines (`float`, *optional*, defaults to 10.0): for output that is no terminal.
+        also (sequence of `str`, *optional*): more metrics to show.
     """
 
-    def __init__(self, metric: str | None = None, seconds_between_lines: float = 10.0):
+    def __init__(self, metric: str | None = None, seconds_between_lines: float = 10.0, also: Sequence[str] = ()):
         super().__init__()
         self.metric = metric
+        self.also = tuple(also)
         self.seconds_between_lines = seconds_between_lines
         self.training_loss: float | None = None
         self.best: float | None = None
@@ -275,6 +278,10 @@ class ReadableProgressCallback(ProgressCallback):
             if value == value and (self.best is None or (value > self.best) == bool(args.greater_is_better)):
                 self.best = value
                 figures[-1] += " (best)"
+        for name in self.also:
+            value = metrics.get(f"eval_{name}")
+            if value is not None:
+                figures.append(f"{name.replace('_', ' ')} {value:.4f}")
         self._write(state, f"epoch {state.epoch or 0:.4g}, step {state.global_step}: {', '.join(figures)}")
 
     def _write(self, state, line: str) -> None:

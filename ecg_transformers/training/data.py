@@ -18,12 +18,13 @@ class CorpusSplit(Dataset):
     other rows.)
 
     Args:
-        dataset (`datasets.Dataset`): a split with the columns `ecg` and `labels`.
+        dataset (`datasets.Dataset`): a split.
         seed (`int`, *optional*, defaults to 0): seed of the run.
+        columns (sequence of `str`, *optional*, defaults to `("ecg", "labels")`): what a row holds.
     """
 
-    def __init__(self, dataset: Any, seed: int = 0):
-        self.dataset = dataset.select_columns(["ecg", "labels"])
+    def __init__(self, dataset: Any, seed: int = 0, columns: Sequence[str] = ("ecg", "labels")):
+        self.dataset = dataset.select_columns(list(columns))
         self.seed = seed
         # In shared memory, so that workers that outlive an epoch see the next one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -51,8 +52,8 @@ class CorpusSplit(Dataset):
         indices = [int(index) for index in indices]
         columns = self.dataset[indices]
         return [
-            self._with_seed({"ecg": ecg, "labels": labels}, index)
-            for ecg, labels, index in zip(columns["ecg"], columns["labels"], indices, strict=True)
+            self._with_seed({name: values[row] for name, values in columns.items()}, index)
+            for row, index in enumerate(indices)
         ]
 
 
@@ -99,7 +100,7 @@ class ECGCollator:
         """
         generator = None
         if self.windows == "random" and "window_seed" in rows[0]:
-            generator = torch.Generator().manual_seed(_joint_seed([row["window_seed"] for row in rows]))
+            generator = torch.Generator().manual_seed(joint_seed([row["window_seed"] for row in rows]))
         features = self.extractor(
             [row["ecg"] for row in rows], windows=self.windows, generator=generator, return_tensors="pt"
         )
@@ -111,7 +112,8 @@ class ECGCollator:
         return batch
 
 
-def _joint_seed(seeds: Sequence[int]) -> int:
+def joint_seed(seeds: Sequence[int]) -> int:
+    """Return one seed for a batch from those of its rows."""
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -167,17 +167,20 @@ def learning_curve(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]
     """Condense `TrainerState.log_history` to one entry per evaluation.
 
     Returns:
-        `list[dict]`: `epoch`, `step`, `training_loss` (the last one logged before), `validation_loss`, and the
-            validation
-        metrics by name; only training losses where there was no evaluation.
+        `list[dict]`: `epoch`, `step`, `training_loss` (the last one logged before; likewise its parts and accuracies,
+        where they are logged), `validation_loss`, and the validation metrics by name; only training losses where there
+        was no evaluation.
     """
-    curve, training_loss, rate = [], None, None
+    curve, training_loss, rate, parts = [], None, None, {}
     evaluated = any("eval_loss" in entry for entry in log_history)
     for entry in log_history:
         if "loss" in entry:
             training_loss, rate = entry["loss"], entry.get("learning_rate")
+            parts = {f"training_{key}": entry[key] for key in entry if key.endswith(("_loss", "_accuracy"))}
             if not evaluated:
-                curve.append({"epoch": entry.get("epoch"), "step": entry.get("step"), "training_loss": training_loss})
+                curve.append(
+                    {"epoch": entry.get("epoch"), "step": entry.get("step"), "training_loss": training_loss, **parts}
+                )
         elif "eval_loss" in entry:
             ignored = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
             metrics = {
@@ -192,6 +195,7 @@ def learning_curve(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]
                     "training_loss": training_loss,
                     "learning_rate": rate,
                     "validation_loss": entry["eval_loss"],
+                    **parts,
                     **metrics,
                 }
             )

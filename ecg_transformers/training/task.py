@@ -10,7 +10,7 @@ import numpy as np
 from transformers.utils import logging
 
 from ..corpora import label_names, load_corpus, problem_type
-from .arguments import DataArguments
+from .arguments import CorpusArguments, DataArguments
 from .data import describe_split, label_matrix
 from .label_fraction import select_label_fraction
 
@@ -112,11 +112,11 @@ def load_task(arguments: DataArguments) -> ClassificationTask:
     return task
 
 
-def load_splits(arguments: DataArguments) -> Any:
+def load_splits(arguments: CorpusArguments) -> Any:
     """Load the corpus that the arguments name.
 
     Args:
-        arguments (`DataArguments`): which corpus.
+        arguments (`CorpusArguments`): which corpus.
 
     Returns:
         `datasets.DatasetDict`: its splits.
@@ -139,7 +139,7 @@ def load_splits(arguments: DataArguments) -> Any:
     return load_corpus(name, data_dir=data_dir, **arguments.options())
 
 
-def corpus_name(arguments: DataArguments) -> str:
+def corpus_name(arguments: CorpusArguments) -> str:
     """Return what a corpus is called in records and cards: of a folder the last part."""
     if arguments.corpus == "folder":
         return Path(arguments.data_dir).name

@@ -71,6 +71,18 @@ def test_hubert_ecg_arrays(tmp_path):
         load(tmp_path, sampling_rate=500, lead_names="usual")
 
 
+def test_without_labels(folder):
+    write_table(folder / "train.csv", [f"e{n:02d}.npz,text {n}" for n in range(20)], "filename,report")
+    with pytest.raises(ValueError, match=r"label_columns=\[\]"):
+        load(folder)
+    corpus = load(folder, label_columns=[])
+    assert corpus.num_rows == {"train": 14, "validation": 3, "test": 3}
+    assert "labels" not in corpus["train"].column_names
+    assert corpus["test"][0]["report"].startswith("text ")
+    with pytest.raises(ValueError, match="column `labels`"):
+        problem_type(corpus)
+
+
 def test_names_without_ending_and_elsewhere(folder):
     write_table(folder / "train.csv", [*(f"e{n:02d},1,M,0,1" for n in range(10)), f"{folder}/ecgs/e10.npz,1,M,1,0"])
     corpus = load(folder)

@@ -5,10 +5,25 @@ TINY = (
     "conv_dim=[8,8,8,8,8],num_conv_pos_embeddings=8,num_conv_pos_embedding_groups=2"
 )
 
+# D-BETA with about 20,000 parameters
+TINY_DBETA = (
+    "hidden_size=16,ecg_config.hidden_size=16,ecg_config.num_hidden_layers=1,ecg_config.num_attention_heads=2,"
+    "ecg_config.intermediate_size=32,ecg_config.conv_dim=[8,8,8,8],ecg_config.num_conv_pos_embeddings=8,"
+    "ecg_config.num_conv_pos_embedding_groups=2,text_config.d_model=16,text_config.d_kv=8,text_config.num_heads=2,"
+    "text_config.d_ff=32,text_config.num_layers=1,cross_modal_config.num_hidden_layers=1,"
+    "cross_modal_config.num_attention_heads=2,decoder_config.hidden_size=8,decoder_config.num_hidden_layers=1,"
+    "decoder_config.num_attention_heads=2,decoder_config.fusion_layer=0"
+)
+
 
 @pytest.fixture(scope="session")
 def tiny_overrides():
     return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_dbeta_overrides():
+    return TINY_DBETA
 
 
 @pytest.fixture(scope="session")
@@ -44,5 +59,32 @@ def make_arguments(corpus_folder, tmp_path):
             if name not in given:
                 arguments += [f"--{name}", str(value)]
         return parse_finetuning_arguments([*arguments, *map(str, extra)])
+
+    return make
+
+
+@pytest.fixture
+def make_pretraining_arguments(corpus_folder, tmp_path):
+    """Arguments of a D-BETA pretraining of a few steps."""
+    from ecg_transformers.training import parse_dbeta_pretraining_arguments
+
+    def make(*extra, output="run"):
+        settings = {
+            "corpus": corpus_folder,
+            "config_overrides": TINY_DBETA,
+            "output_dir": tmp_path / output,
+            "vocab_size": 300,
+            "num_train_epochs": 2,
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 10,
+            "use_cpu": True,
+            "disable_tqdm": True,
+        }
+        given = {extra[index].lstrip("-") for index in range(0, len(extra), 2)}
+        arguments = []
+        for name, value in settings.items():
+            if name not in given:
+                arguments += [f"--{name}", str(value)]
+        return parse_dbeta_pretraining_arguments([*arguments, *map(str, extra)])
 
     return make

@@ -1,0 +1,382 @@
+"""A D-BETA pretraining run from arguments to a saved model."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import enable_full_determinism, set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging
+
+from ..models.dbeta.processing_dbeta import DBetaProcessor
+from .arguments import CorpusArguments
+from .callbacks import CropEpochCallback, GracefulStopCallback, ReadableProgressCallback
+from .data import CorpusSplit
+from .dbeta_building import BuiltDBeta, build_dbeta, build_tokenizer, local_name
+from .dbeta_collator import DBetaPretrainingCollator
+from .negative_sampling import NegativeReports, embed_with_cache, make_embedder, unique_texts
+from .output_folder import check_start, find_checkpoint, prepare_output_dir, save_model_folder
+from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments, ReportArguments
+from .pretraining_trainer import PretrainingTrainer
+from .report_corpus import ReportCorpus, load_report_corpus
+from .run_control import Clock, TrainingInterrupted, without_bars_of_saving, write_card_if_possible
+from .run_record import (
+    METRICS_FILE,
+    RUN_FILE,
+    describe_arguments,
+    describe_environment,
+    learning_curve,
+    to_plain,
+    write_json,
+)
+
+logger = logging.get_logger(__name__)
+
+EMBEDDINGS_FILE = "report_embeddings.safetensors"
+PARTS = ("mlm_loss", "mem_loss", "etm_loss", "ets_loss", "etm_accuracy", "retrieval_accuracy")
+
+
+@dataclass
+class PretrainingResult:
+    """What `pretrain_dbeta` returns; on processes other than the first, only what they know.
+
+    Args:
+        output_dir (`Path`): model, processor, card, `run.json`, `metrics.json`.
+        validation (`dict[str, float]`, *optional*): losses and accuracies on the validation records.
+        learning_curve (`list[dict]`): one entry per evaluation.
+        seconds (`dict[str, float]`): duration of the parts of the run.
+    """
+
+    output_dir: Path
+    validation: dict[str, float] | None = None
+    learning_curve: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def pretrain_dbeta(
+    model_args: PretrainingModelArguments,
+    data_args: CorpusArguments,
+    report_args: ReportArguments,
+    training_args: PretrainingArguments,
+) -> PretrainingResult:
+    """Pretrain D-BETA on the records of a corpus and their reports, and save it with its processor.
+
+    Args:
+        model_args (`PretrainingModelArguments`): which model.
+        data_args (`CorpusArguments`): which corpus.
+        report_args (`ReportArguments`): tokenizer, mismatched reports, what is hidden.
+        training_args (`PretrainingArguments`): optimisation and output folder.
+
+    Returns:
+        `PretrainingResult`.
+
+    Raises:
+        ValueError: for arguments or files that cannot be used, before training starts.
+        TrainingInterrupted: if SIGTERM or Ctrl-C ended training; a checkpoint has been written.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with without_bars_of_saving():
+            return _pretrain(model_args, data_args, report_args, training_args)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _pretrain(
+    model_args: PretrainingModelArguments,
+    data_args: CorpusArguments,
+    report_args: ReportArguments,
+    training_args: PretrainingArguments,
+) -> PretrainingResult:
+    clock = Clock()
+    if training_args.cpu_threads is not None:
+        torch.set_num_threads(training_args.cpu_threads)
+    output_dir = Path(training_args.output_dir)
+    checkpoint = prepare_output_dir(training_args)
+    with clock.measure("loading"):
+        with training_args.main_process_first(desc="loading the corpus"):
+            corpus = load_report_corpus(data_args)
+        tokenizer = build_tokenizer(model_args, report_args, unique_texts(corpus.reports["train"]))
+    if not corpus.has_records("validation") and training_args.eval_strategy != "no":
+        logger.warning(
+            "The corpus has no validation records, so there are no validation losses and no best checkpoint."
+        )
+        training_args.eval_strategy = type(training_args.eval_strategy)("no")
+        training_args.load_best_model_at_end = False
+    check_start(
+        checkpoint, training_args, _start(model_args, data_args, report_args, training_args, corpus, tokenizer)
+    )
+
+    # The seed comes after the corpus, which may draw random numbers of its own.
+    (enable_full_determinism if training_args.full_determinism else set_seed)(training_args.seed)
+    built = build_dbeta(model_args, report_args, tokenizer)
+    with clock.measure("embedding_of_reports"):
+        with training_args.main_process_first(desc="embedding the reports"):
+            banks = build_banks(corpus, report_args, output_dir)
+    trainer, stopper = make_trainer(built, corpus, banks, data_args, report_args, training_args)
+    is_main = trainer.is_world_process_zero()
+    if is_main:
+        print(_opening_report(corpus, built, banks, training_args), flush=True)
+
+    with clock.measure("training"):
+        if training_args.num_train_epochs > 0 or training_args.max_steps > 0:
+            trainer.train(resume_from_checkpoint=checkpoint)
+    stopper.restore_handlers()
+    if stopper.received is not None:
+        raise TrainingInterrupted(stopper.received, find_checkpoint(output_dir))
+
+    save_model_folder(trainer, output_dir)
+    result = PretrainingResult(output_dir, learning_curve=learning_curve(trainer.state.log_history))
+    if corpus.has_records("validation"):
+        # The closing report tells the figures.
+        trainer.remove_callback(ReadableProgressCallback)
+        with clock.measure("evaluation"):
+            metrics = trainer.evaluate()
+        result.validation = {name: metrics[f"eval_{name}"] for name in ("loss", *PARTS) if f"eval_{name}" in metrics}
+    if is_main:
+        (output_dir / EMBEDDINGS_FILE).unlink(missing_ok=True)
+        result.seconds = clock.finish()
+        _write_records(result, corpus, built, trainer, (model_args, data_args, report_args, training_args))
+        write_card_if_possible(output_dir)
+        print(_closing_report(result), flush=True)
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def build_banks(corpus: ReportCorpus, arguments: ReportArguments, folder: Path) -> dict[str, NegativeReports]:
+    """Build the bank of mismatched reports of each split.
+
+    Args:
+        corpus (`ReportCorpus`): the records.
+        arguments (`ReportArguments`): embedder, number and kind of candidates.
+        folder (`Path`): where embeddings of a T5 encoder are kept until the run is over.
+
+    Returns:
+        `dict[str, NegativeReports]`: by split; empty if no report is to be swapped. A validation split in which all
+        reports are the same has none.
+
+    Raises:
+        ValueError: if all training reports are the same, or the embedder cannot be loaded.
+    """
+    if not arguments.negative_share:
+        return {}
+    texts = {split: unique_texts(reports) for split, reports in corpus.reports.items()}
+    if len(texts["train"]) < 2:
+        raise ValueError(
+            f"All {len(corpus.reports['train'])} training reports are the same, so there is none to swap them with; "
+            "--negative_share 0 swaps none."
+        )
+    embed = make_embedder(arguments.negative_embedder, texts["train"])
+    banks = {}
+    for split in texts:
+        if len(texts[split]) < 2:
+            continue
+        embeddings = None
+        if split == "train" and arguments.negative_embedder != "tfidf":
+            embeddings = embed_with_cache(embed, texts[split], folder / EMBEDDINGS_FILE)
+        banks[split] = NegativeReports(
+            texts[split], embed, arguments.negative_candidates, arguments.negatives, embeddings
+        )
+    return banks
+
+
+def make_trainer(
+    built: BuiltDBeta,
+    corpus: ReportCorpus,
+    banks: dict[str, NegativeReports],
+    data_args: CorpusArguments,
+    report_args: ReportArguments,
+    training_args: PretrainingArguments,
+) -> tuple[PretrainingTrainer, GracefulStopCallback]:
+    """Put model, data and callbacks together.
+
+    Returns:
+        The trainer, and the callback that knows whether a signal has come.
+    """
+    splits = {
+        split: CorpusSplit(dataset, training_args.seed, ("ecg", "report")) for split, dataset in corpus.splits.items()
+    }
+
+    def collator(split: str, windows: str, lead_mask_probability: float) -> DBetaPretrainingCollator:
+        return DBetaPretrainingCollator(
+            built.extractor,
+            built.tokenizer,
+            banks.get(split),
+            report_args.negative_share,
+            report_args.mlm_probability,
+            report_args.mask_token,
+            lead_mask_probability,
+            report_args.keep_one_lead,
+            windows,
+            report_args.max_text_size,
+            built.model.config.ecg_config.count_tokens,
+        )
+
+    stopper = GracefulStopCallback()
+    trainer = PretrainingTrainer(
+        model=built.model,
+        args=training_args,
+        data_collator=collator("train", data_args.train_windows, report_args.lead_mask_probability),
+        # Tokens are hidden and reports swapped in validation too, or there would be no tasks; leads are not.
+        eval_collator=collator("validation", "first", 0.0),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"] if corpus.has_records("validation") else None,
+        processing_class=DBetaProcessor(built.extractor, built.tokenizer),
+        callbacks=[CropEpochCallback(splits["train"]), stopper],
+        measure=measure_dbeta,
+        tri_stage=training_args.schedule == "tri_stage",
+    )
+    for default in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(default)
+    trainer.add_callback(ReadableProgressCallback(training_args.metric_for_best_model, also=PARTS))
+    return trainer, stopper
+
+
+@torch.no_grad()
+def measure_dbeta(outputs: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Count how often matching and retrieval are right.
+
+    Args:
+        outputs (`DBetaForPreTrainingOutput`): of a batch.
+        inputs (mapping): the batch.
+
+    Returns:
+        `dict`: name -> (right, asked). `etm_accuracy`: whether the report belongs to the record. `retrieval_accuracy`:
+        for records with their own report, whether it has the largest dot product among the batch's reports; a report
+        of the same words counts as right.
+    """
+    aligned = inputs["is_aligned"].bool()
+    matched = (outputs["etm_logits"].argmax(-1) == aligned.long()).float()
+    best = (outputs["ecg_embeds"] @ outputs["text_embeds"].T).argmax(-1)
+    original = torch.where(inputs["labels"] >= 0, inputs["labels"], inputs["input_ids"])
+    found = (original == original[best]).all(-1) & aligned
+    return {
+        "etm_accuracy": (matched.sum(), torch.tensor(float(len(matched)), device=matched.device)),
+        "retrieval_accuracy": (found.sum(), aligned.sum()),
+    }
+
+
+def _start(
+    model_args: PretrainingModelArguments,
+    data_args: CorpusArguments,
+    report_args: ReportArguments,
+    training_args: PretrainingArguments,
+    corpus: ReportCorpus,
+    tokenizer: Any,
+) -> dict[str, Any]:
+    """Return what a resumed run has to have in common with its start."""
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
+    texts = dataclasses.asdict(report_args)
+    for name in ("tokenizer", "text_encoder", "negative_embedder"):
+        texts[name] = local_name(texts[name])
+    return to_plain(
+        {
+            **dataclasses.asdict(model_args),
+            # Of a path the last part: the folder may move.
+            "model_name_or_path": local_name(model_args.model_name_or_path),
+            **texts,
+            "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
+            "train_windows": data_args.train_windows,
+            "schedule": training_args.schedule,
+            "seed": training_args.seed,
+            **{f"records of {split}": corpus.digest(split) for split in corpus.splits},
+        }
+    )
+
+
+def _opening_report(
+    corpus: ReportCorpus, built: BuiltDBeta, banks: dict[str, NegativeReports], arguments: PretrainingArguments
+) -> str:
+    sizes = ", ".join(
+        f"{facts['records']} {split}" + (f" ({facts['patients']} patients)" if "patients" in facts else "")
+        for split, facts in corpus.facts["splits"].items()
+    )
+    different = corpus.facts["splits"]["train"]["different_reports"]
+    parameters = sum(parameter.numel() for parameter in built.model.parameters())
+    origin = f"from {built.base_model}" if built.base_model else "from scratch"
+    bank = banks.get("train")
+    negatives = f"mismatched ones from the {bank.k} most {bank.kind}" if bank else "none swapped"
+    return "\n".join(
+        [
+            f"Corpus {corpus.facts['name']}: {sizes} records with a report; {different} different reports in "
+            f"training, {negatives}.",
+            f"Model dbeta, {parameters / 1e6:.2f} M parameters, {origin}; {len(built.tokenizer)} text tokens.",
+            f"Learning rate {arguments.learning_rate:g} ({arguments.schedule}), batch "
+            f"{arguments.train_batch_size * arguments.world_size}, device {arguments.device}.",
+        ]
+    )
+
+
+def _closing_report(result: PretrainingResult) -> str:
+    lines = []
+    if result.validation:
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in result.validation.items())
+        lines.append(f"Validation records: {shown}.")
+    lines.append(f"Saved in {result.output_dir} after {result.seconds['total']:.0f} s.")
+    return "\n".join(lines)
+
+
+def _write_records(
+    result: PretrainingResult,
+    corpus: ReportCorpus,
+    built: BuiltDBeta,
+    trainer: PretrainingTrainer,
+    arguments: tuple[Any, ...],
+) -> None:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    report_args: ReportArguments = arguments[2]
+    training_args, state = trainer.args, trainer.state
+    metrics = {"validation": result.validation}
+    tri_stage = training_args.schedule == "tri_stage"
+    write_json(result.output_dir / METRICS_FILE, metrics)
+    write_json(
+        result.output_dir / RUN_FILE,
+        {
+            "format_version": 1,
+            "kind": "pretraining",
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "arguments": describe_arguments(*arguments),
+            "environment": {**describe_environment(), "processes": training_args.world_size},
+            "corpus": corpus.facts,
+            "model": {
+                "model_type": model.config.model_type,
+                "base_model": local_name(built.base_model),
+                "base_model_is_local": built.base_model is not None and os.path.isdir(built.base_model),
+                "text_encoder": local_name(report_args.text_encoder),
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "new_parts": built.new_parts,
+                "text_tokens": len(built.tokenizer),
+                "sampling_rate": built.extractor.sampling_rate,
+                "window_seconds": built.extractor.window_seconds,
+                "recipe": built.extractor.recipe,
+            },
+            "training": {
+                "learning_rate": training_args.learning_rate,
+                "weight_decay": training_args.weight_decay,
+                "optimizer": training_args.optim,
+                "warmup": 0.1 if tri_stage else training_args.warmup_steps,
+                "schedule": "tri_stage" if tri_stage else training_args.lr_scheduler_type,
+                "batch_size": training_args.train_batch_size
+                * training_args.world_size
+                * training_args.gradient_accumulation_steps,
+                "seed": training_args.seed,
+                "steps": state.global_step,
+                "epochs": state.epoch,
+                "best_step": state.best_global_step,
+                "best_metric": state.best_metric,
+                "metric_for_best_model": training_args.metric_for_best_model,
+            },
+            "learning_curve": result.learning_curve,
+            "metrics": metrics,
+            "seconds": result.seconds,
+        },
+    )

@@ -1,0 +1,109 @@
+"""The records of a corpus that have a report, for pretraining."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers.utils import logging
+
+from ..corpora import corpus_function, list_corpora
+from .arguments import CorpusArguments
+from .negative_sampling import unique_texts
+from .reports import clean_reports
+from .task import SPLITS, column_of, corpus_name, load_splits, patient_numbers
+
+logger = logging.get_logger(__name__)
+
+# Options by which corpora keep records without a label: pretraining needs none.
+_WITHOUT_LABELS = {"keep_unlabelled": True, "label_columns": []}
+
+
+@dataclass
+class ReportCorpus:
+    """A corpus whose records all have a report.
+
+    Args:
+        splits (`dict`): `datasets.Dataset` by split, without records that have no report.
+        reports (`dict[str, list[str]]`): their cleaned reports.
+        facts (`dict`): JSON: name, and per split how many records, patients and different reports there are and how
+            many records were left out.
+    """
+
+    splits: dict[str, Any]
+    reports: dict[str, list[str]]
+    facts: dict[str, Any]
+
+    def has_records(self, split: str) -> bool:
+        """Whether a split exists and is not empty."""
+        return split in self.splits and len(self.splits[split]) > 0
+
+    def digest(self, split: str) -> str:
+        """Return a fingerprint of a split's records and reports."""
+        names = [str(name) for name in column_of(self.splits[split], "record_id")]
+        return hashlib.sha256(json.dumps([names, self.reports[split]]).encode()).hexdigest()[:16]
+
+
+def load_report_corpus(arguments: CorpusArguments) -> ReportCorpus:
+    """Load a corpus and leave out what has no report.
+
+    Args:
+        arguments (`CorpusArguments`): which corpus.
+
+    Returns:
+        `ReportCorpus`: its splits train and validation.
+
+    Raises:
+        ValueError: if the corpus cannot be loaded, or no training record has a report.
+    """
+    corpus = load_splits(_without_labels(arguments))
+    name = corpus_name(arguments)
+    result = ReportCorpus({}, {}, {"name": name, "task": arguments.task, "splits": {}})
+    for split in SPLITS[:2]:
+        if split not in corpus:
+            continue
+        dataset = corpus[split]
+        if "report" not in dataset.column_names:
+            raise ValueError(
+                f"The corpus {name!r} has no column `report`; it has {', '.join(dataset.column_names)}. Pretraining "
+                "on ECGs and reports needs one: the corpora ptbxl and synthetic have it, and a table with a column "
+                "'report'."
+            )
+        reports = clean_reports(column_of(dataset, "report"))
+        kept = [row for row, report in enumerate(reports) if report is not None]
+        missing = len(reports) - len(kept)
+        if missing:
+            logger.warning(f"{missing} of {len(reports)} {split} records have no report and are left out.")
+            dataset = dataset.select(kept)
+        result.splits[split] = dataset
+        result.reports[split] = [reports[row] for row in kept]
+        patients = column_of(dataset, "patient_id")
+        result.facts["splits"][split] = {
+            "records": len(kept),
+            **({"patients": len(set(patient_numbers(dataset).tolist()))} if any(patients) else {}),
+            "different_reports": len(unique_texts(result.reports[split])),
+            "without_report": missing,
+        }
+    if not result.has_records("train"):
+        raise ValueError(
+            f"No training record of the corpus {name!r} has a report, so there is nothing to learn from. Reports are "
+            "in the column `report`; the corpora ptbxl and synthetic have them, and a table with a column 'report'."
+        )
+    return result
+
+
+def _without_labels(arguments: CorpusArguments) -> CorpusArguments:
+    """Ask the corpus for all its records, labelled or not, where it has an option for that."""
+    if arguments.corpus not in list_corpora():
+        return arguments
+    known = inspect.signature(corpus_function(arguments.corpus)).parameters
+    given = arguments.options()
+    if arguments.label_start_index is not None:
+        given["label_columns"] = None
+    added = [
+        f"{name}={json.dumps(value)}" for name, value in _WITHOUT_LABELS.items() if name in known and name not in given
+    ]
+    return replace(arguments, corpus_options=[*arguments.corpus_options, *added])
