@@ -1,4 +1,4 @@
-"""The command `ecg-transformers`: predict, embed, plot, convert, info, demo."""
+"""The command `ecg-transformers`: predict, embed, plot, convert, label-reports, info, demo."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .report_labelling_command import add_label_reports
+
 DESCRIPTION = """Electrocardiogram foundation models on the command line.
 
 examples:
@@ -21,6 +23,7 @@ examples:
   ecg-transformers predict records/ --model my-model --output predictions.csv
   ecg-transformers embed records/ --model hubert-ecg-base --output embeddings.npz
   ecg-transformers convert hubert_ecg_small.pt hubert-ecg-small
+  ecg-transformers label-reports reports.csv --model bert --output labels.csv
   ecg-transformers demo
 """
 
@@ -158,6 +161,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--overwrite", action="store_true", help="replace the model in an existing destination")
     convert.set_defaults(run=run_convert)
+
+    add_label_reports(commands)
 
     info = commands.add_parser(
         "info",

@@ -14,6 +14,7 @@ _PUBLIC_NAMES = {
         "threshold_sources",
     )
 }
+_PUBLIC_NAMES["report_thresholds"] = ".deepecg_reports"
 
 __all__ = sorted(_PUBLIC_NAMES)
 
