@@ -75,17 +75,56 @@ def _reconstruct_object(cls: type, base: type, state: Any) -> AttributeBag:
     return cls.__new__(cls)
 
 
-def _number_type(*args: Any) -> np.dtype:
-    dtype = np.dtype(*args)
-    if dtype.kind not in "biufc":
-        raise UnsafePickleError(f"it holds NumPy data of type {dtype}, which are not plain numbers")
-    return dtype
+class _NumberType:
+    """A NumPy type of plain numbers. A pickle completes types step by step, and could make them lie about objects."""
+
+    __slots__ = ("_dtype",)
+
+    def __init__(self, name: Any = None, *_: Any):
+        dtype = np.dtype(name) if isinstance(name, str) else None
+        if dtype is None or dtype.kind not in "biufc":
+            raise UnsafePickleError(f"it holds NumPy data of type {name!r}, which are not plain numbers")
+        self._dtype = dtype
+
+    def __setstate__(self, state: tuple):
+        order, *parts = state[1:5]
+        if order not in ("<", ">", "|", "=") or parts != [None, None, None]:
+            raise UnsafePickleError("it holds NumPy data of a type that is composed of others")
+        self._dtype = self._dtype.newbyteorder(order)
+
+    @staticmethod
+    def resolve(value: Any) -> np.dtype:
+        if not isinstance(value, _NumberType):
+            raise UnsafePickleError("it holds NumPy data that are not plain numbers")
+        return value._dtype
 
 
-def _numpy_number(dtype: np.dtype, data: bytes) -> np.generic:
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "biufc" or not isinstance(data, bytes):
+def _numpy_number(dtype: Any, data: bytes) -> np.generic:
+    dtype = _NumberType.resolve(dtype)
+    if not isinstance(data, bytes):
         raise UnsafePickleError("it holds a NumPy scalar that is not a plain number")
     return np.frombuffer(data, dtype=dtype, count=1)[0]
+
+
+class _PlainArray(np.ndarray):
+    """An array of numbers whose content comes from a pickle."""
+
+    def __setstate__(self, state: tuple):
+        version, shape, dtype, in_columns, data = state
+        if not isinstance(data, bytes):
+            raise UnsafePickleError("it holds a NumPy array that is not of plain numbers")
+        super().__setstate__((version, shape, _NumberType.resolve(dtype), in_columns, data))
+
+
+def _empty_array(*args: Any) -> np.ndarray:
+    return np.ndarray.__new__(_PlainArray, (0,), "b")
+
+
+def _path_text(*parts: Any) -> str:
+    """What a path in a pickle becomes: training settings hold many, and none of them means anything here."""
+    if not all(isinstance(part, str) for part in parts):
+        raise UnsafePickleError("it holds a path that is not made of text")
+    return "/".join(parts).replace("//", "/")
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -99,10 +138,17 @@ _FUNCTIONS = {
     "torch.device": torch.device,
     "copyreg._reconstructor": _reconstruct_object,
     "copy_reg._reconstructor": _reconstruct_object,
-    "numpy.dtype": _number_type,
+    "numpy.dtype": _NumberType,
     "numpy.core.multiarray.scalar": _numpy_number,
     "numpy._core.multiarray.scalar": _numpy_number,
+    "numpy.core.multiarray._reconstruct": _empty_array,
+    "numpy._core.multiarray._reconstruct": _empty_array,
     "_codecs.encode": _encode,
+    **{
+        f"{module}.{kind}": _path_text
+        for module in ("pathlib", "pathlib._local")
+        for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+    },
 }
 
 # Built-in and C types: a pickle can create such objects, and cannot alter the types
@@ -148,7 +194,7 @@ def load_without_running(path: str | Path) -> Any:
         path (`str` or `Path`): a `.pt`, `.pth`, `.ckpt` or `.bin` file, in the zip or the older format.
 
     Returns:
-        The object saved, tensors on the CPU, objects of unknown classes as [`AttributeBag`].
+        The object saved, tensors on the CPU, objects of unknown classes as [`AttributeBag`], paths as text.
 
     Raises:
         UnsafePickleError: if the pickle calls anything but what builds containers, numbers and tensors; the message

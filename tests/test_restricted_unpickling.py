@@ -3,6 +3,7 @@ import builtins
 import collections
 import importlib
 import os
+import pathlib
 import pickle
 import zipfile
 
@@ -98,15 +99,30 @@ def replace_pickle(path, payload):
         b"\x80\x02ccollections\nOrderedDict\nN}X\x04\x00\x00\x00copyK\x01s\x86b.",
         b"\x80\x02ccopyreg\n_reconstructor\nccollections\nOrderedDict\nc__builtin__\ndict\nN\x87R.",
         b"\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00O8\x85R.",
+        b"\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00i8\x85R"
+        b"(K\x03X\x01\x00\x00\x00|NX\x01\x00\x00\x00a\x85}K\x08K\x08K\x00tb.",
+        b"\x80\x02cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85X\x01\x00\x00\x00b\x87R"
+        b"(K\x01K\x01\x85NNX\x01\x00\x00\x00atb.",
     ],
-    ids=["attribute of a function", "defaults", "class", "built-in type", "other base", "object dtype"],
+    ids=[
+        "attribute of a function",
+        "defaults",
+        "class",
+        "built-in type",
+        "other base",
+        "object dtype",
+        "composed dtype",
+        "array of no type",
+    ],
 )
 def test_a_pickle_cannot_alter_what_it_uses(tmp_path, payload):
     before = torch._utils._rebuild_tensor_v2.__defaults__
     path = save(tmp_path / "file.pt", {})
     replace_pickle(path, payload)
-    with pytest.raises(ValueError, match="file.pt"):
+    with pytest.raises(ValueError, match="file.pt") as caught:
         load_without_running(path)
+    if b"numpy" in payload:
+        assert "NumPy" in str(caught.value)
     assert torch._utils._rebuild_tensor_v2.__defaults__ == before
     assert not hasattr(torch._utils._rebuild_tensor_v2, "__wrapped__")
 
@@ -123,6 +139,9 @@ def test_objects_become_their_attributes(tmp_path, zipped, protocol):
         "shape": torch.Size([1, 2]),
         "groups": {1, 2},
         "defaults": collections.defaultdict(list, a=[1]),
+        "array": np.arange(12, dtype=np.int16).reshape(3, 4).T,
+        "random state": np.random.RandomState(3).get_state(),
+        "folder": pathlib.PurePosixPath("/data/runs") / "7",
     }
     path = tmp_path / "file.pt"
     save(path, content, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
@@ -136,7 +155,18 @@ def test_objects_become_their_attributes(tmp_path, zipped, protocol):
         assert torch.equal(read["state"][name], tensor)
     assert torch.equal(read["parameter"], content["parameter"])
     assert read["loss"] == 0.25
+    np.testing.assert_array_equal(read["array"], content["array"])
+    assert read["array"].dtype == np.int16 and read["array"].flags.f_contiguous
+    np.testing.assert_array_equal(read["random state"][1], content["random state"][1])
+    assert read["folder"] == "/data/runs/7" and type(read["folder"]) is str
     assert read["shape"] == (1, 2) and read["groups"] == {1, 2} and read["defaults"] == {"a": [1]}
+
+
+def test_arrays_of_objects_are_refused(tmp_path, marker):
+    path = save(tmp_path / "file.pt", {"array": np.array([Call(os.system, f"touch {marker}")], dtype=object)})
+    with pytest.raises(UnsafePickleError, match="not plain numbers|calls `"):
+        load_without_running(path)
+    assert not marker.exists()
 
 
 def test_slots_are_attributes_too(tmp_path):
