@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,9 @@ class ECGRecord:
             that are no known lead are kept as they are.
         metadata (`dict`, *optional*): JSON-like facts. Keys used by the package, all optional: `record_id` (`str`),
             `patient_id` (`str`), `age` (`float`, years), `sex` (`"female"` or `"male"`), `labels` (`list[str]`, codes
-            as the file writes them), `report` (`str`), `recorded_at` (`str`), `source` (`str`, the path or format
-            read).
+            as the file writes them), `report` (`str`), `recorded_at` (`str`, ISO 8601), `source` (`str`, the path or
+            format read). Exports of carts add, where they tell it: `statements` (`list[str]`, the lines of the
+            report), `device` and `filters` (`str`), and `derived_leads` (`list[str]`).
 
     Raises:
         ValueError: if shapes, names and rate do not form a recording. The message says what was expected.
@@ -86,6 +89,42 @@ class ECGRecord:
                 "II."
             )
         return ECGRecord(signal, self.sampling_rate, tuple(lead_names), dict(self.metadata))
+
+    def save(self, path: str | os.PathLike, units_per_mv: float = 1000.0) -> Path:
+        """Write the record to a file that `read_ecg` reads back.
+
+        - `.npz`: everything, unchanged.
+        - `.hea`: a WFDB header and its `.dat` file of 16-bit numbers, for other programs. Samples are rounded to 1 /
+          `units_per_mv` mV (a lead that does not fit in 16 bits to coarser steps, which the header states), so they
+          come back to within half a step. Of the metadata patient, age, sex, labels and time are written.
+
+        Args:
+            path (`str` or `os.PathLike`): the file; its folder must exist. Existing files are replaced.
+            units_per_mv (`float`, *optional*, defaults to 1000): resolution of WFDB files; 1 uV by default.
+
+        Returns:
+            `Path`: the file written.
+
+        Raises:
+            ValueError: if the name ends in neither, or the record does not fit the format.
+            TypeError: if a value of the metadata has no JSON form (`.npz`).
+            OSError: if the folder does not exist or cannot be written.
+
+        Example:
+            ```python
+            read_ecg("export.xml").save("export.npz")
+            ```
+        """
+        ending = Path(path).suffix.lower()
+        if ending == ".npz":
+            from .readers.numpy_files import save_npz
+
+            return save_npz(self, path)
+        if ending == ".hea":
+            from .readers.wfdb_writer import save_wfdb
+
+            return save_wfdb(self, path, units_per_mv)
+        raise ValueError(f"A record is written as .npz or .hea (WFDB); got {Path(path).name!r}.")
 
     def __repr__(self) -> str:
         name = self.metadata.get("record_id")

@@ -94,11 +94,16 @@ def _facts(root: Element, rhythm: Element) -> dict[str, Any]:
     day = _iso_day(text_of(test, "AcquisitionDate"))
     recorded_at = iso_time(f"{day or ''}T{text_of(test, 'AcquisitionTime') or ''}") or day
     age = age_in_years(text_of(patient, "PatientAge"), text_of(patient, "AgeUnits"))
-    filters = [
-        f"{words} {value}"
-        for tag, words in (("LowPassFilter", "low-pass"), ("ACFilter", "mains"), ("HighPassFilter", "high-pass code"))
-        if (value := text_of(rhythm, tag))
-    ]
+    filters = []
+    # The high-pass filter is stated in hundredths of a hertz.
+    for tag, what, factor in (
+        ("HighPassFilter", "high-pass", 0.01),
+        ("LowPassFilter", "low-pass", 1),
+        ("ACFilter", "mains", 1),
+    ):
+        value = text_of(rhythm, tag)
+        if value:
+            filters.append(f"{what} {int(value) * factor:g} Hz" if value.isdigit() else f"{what} {value.lower()}")
     lines, words = [], []
     for statement in root.findall("Diagnosis/DiagnosisStatement"):
         words.append(text_of(statement, "StmtText") or "")

@@ -83,12 +83,13 @@ def read_philips(path: Path, request: ReadRequest) -> FileContent:
 def _lead_names(waveforms: Element, recording: Element | None, request: ReadRequest, path: Path) -> list[str]:
     labels = (waveforms.get("leadlabels") or "").split()
     if labels:
+        # Some files name the leads that the cart could have recorded, too, after those that it did.
         count = number_of(waveforms.get("numberofleads") or len(labels), "number of leads", path)
-        if count != len(labels):
+        if not 1 <= count <= len(labels):
             raise ECGReadError(
                 path, f"it announces {count:g} leads and names {len(labels)}.", "The file is damaged; export it again."
             )
-        return labels
+        return labels[: int(count)]
     # Schema 1.03 has no labels: the kind of acquisition says which leads there are, in the standard order.
     kind, allocated = text_of(recording, "acquisitiontype"), text_of(recording, "numberchannelsallocated")
     if kind in ("STD-12", "10-WIRE") and allocated == "12":

@@ -140,6 +140,7 @@ def write_muse(folder, name="muse.xml", counts=None, names=STORED, offsets=None,
             "<LeadData>" + "".join(f"<{key}>{value}</{key}>" for key, value in fields.items()) + "</LeadData>"
         )
     body = "<SampleBase>500</SampleBase><SampleExponent>0</SampleExponent><LowPassFilter>150</LowPassFilter>"
+    body += "<HighPassFilter>16</HighPassFilter>"
     median = "".join(leads).replace(">I<", ">V9<")
     text = f"""<?xml version="1.0" encoding="ISO-8859-1"?>
 <!DOCTYPE RestingECG SYSTEM "restecg.dtd">

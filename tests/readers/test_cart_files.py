@@ -215,6 +215,11 @@ def test_the_calibration_pulse_is_told(tmp_path):
     assert "no_ecg_after_seconds" not in read_ecg(cart_files.write_philips(tmp_path)).metadata
 
 
+def test_philips_names_more_leads_than_it_has(tmp_path):
+    path = cart_files.write_philips(tmp_path, leadlabels=" ".join([*cart_files.STANDARD, "V3R", "V7"]))
+    check(read_ecg(path), expected())
+
+
 def test_philips_that_declares_the_wrong_encoding(tmp_path):
     path = cart_files.write_philips(tmp_path)
     path.write_bytes(path.read_bytes().decode("utf-16").encode("utf-8"))
@@ -230,7 +235,7 @@ def test_damaged_philips_files(tmp_path, refused):
     refused(write(tmp_path, packing="Uncompressed", durationperchannel=2000), "1000 samples take 24000 bytes")
     refused(write(tmp_path, compression="ZIP"), "packed with 'ZIP'")
     refused(write(tmp_path, dataencoding="Hex"), "encoded as 'Hex'")
-    refused(write(tmp_path, numberofleads=9), "announces 9 leads and names 12")
+    refused(write(tmp_path, numberofleads=13), "announces 13 leads and names 12")
     refused(write(tmp_path, bitspersample=12), "have 12 bits")
     refused(write(tmp_path, resolution=0), "0 uV per bit")
     path = write(tmp_path, version="1.03", encoding="utf-8")
@@ -247,6 +252,7 @@ def test_muse(tmp_path, refused):
     metadata = record.metadata
     assert metadata["statements"] == ["Sinus rhythm with pauses", "Abnormal ECG"]
     assert metadata["report"] == "Sinus rhythm with pauses. Abnormal ECG"
+    assert metadata["filters"] == "high-pass 0.16 Hz, low-pass 150 Hz"
     assert metadata["recorded_at"] == "2021-05-10T13:15:18" and metadata["age"] == 60.0 and metadata["sex"] == "male"
     limb = {name: record.signal[record.lead_names.index(name)] for name in record.lead_names}
     np.testing.assert_allclose(limb["III"], limb["II"] - limb["I"], atol=1e-6)
