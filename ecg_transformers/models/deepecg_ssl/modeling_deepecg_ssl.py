@@ -180,6 +180,15 @@ def draw_negatives(counts: torch.Tensor, num_negatives: int, generator: torch.Ge
     return drawn.masked_fill((others == 0) | (places >= counts[:, None, None]), -1)
 
 
+def find_real_tokens(attention_mask: torch.Tensor, config: DeepECGSSLConfig) -> torch.Tensor:
+    """Tell which tokens are real; see [`DeepECGSSLPreTrainedModel.get_token_mask`]."""
+    # Layer by layer rather than over the whole receptive field at once: the same result, and far less work
+    padded = (attention_mask == 0).to(torch.float32)[:, None]
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        padded = F.max_pool1d(padded, kernel, stride)
+    return padded[:, 0] == 0
+
+
 class DeepECGSSLPreTrainedModel(PreTrainedModel):
     """What all DeepECG-SSL models share: initialisation, loading, token masks, pooling."""
 
@@ -237,11 +246,7 @@ class DeepECGSSLPreTrainedModel(PreTrainedModel):
         Returns:
             `torch.BoolTensor` of shape `(records, tokens)`.
         """
-        # Layer by layer rather than over the whole receptive field at once: the same result, and far less work
-        padded = (attention_mask == 0).to(torch.float32)[:, None]
-        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
-            padded = F.max_pool1d(padded, kernel, stride)
-        return padded[:, 0] == 0
+        return find_real_tokens(attention_mask, self.config)
 
     def pool_tokens(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the mean of the real tokens as the original takes it; zero for a record that has none.
@@ -1005,4 +1010,5 @@ __all__ = [
     "DeepECGSSLPreTrainedModel",
     "draw_negatives",
     "draw_span_mask",
+    "find_real_tokens",
 ]
