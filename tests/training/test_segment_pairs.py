@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ecg_transformers import DeepECGSSLConfig, ECGFeatureExtractor, load_corpus
+from ecg_transformers import STANDARD_LEADS, DeepECGSSLConfig, ECGFeatureExtractor, load_corpus
 from ecg_transformers.models.deepecg_ssl.modeling_deepecg_ssl import find_real_tokens
 from ecg_transformers.record import ECGRecord
 from ecg_transformers.training.segment_pairs import SegmentPairCollator, SegmentPairs, cut_in_halves, with_window
@@ -18,10 +18,14 @@ def extractor():
     return ECGFeatureExtractor.for_model_type("deepecg_ssl")
 
 
-def counting_record(seconds, rate=250, offset=0.0):
-    """A record whose samples tell their place, without a step of the recipe that would change them."""
-    signal = np.arange(round(seconds * rate), dtype=np.float32)[None] + offset + 1000.0 * np.arange(12)[:, None]
-    return ECGRecord(signal.astype(np.float32), rate)
+def counting_record(seconds, rate=250):
+    """A record whose samples tell their place, in thousandths, where no step of a recipe changes them."""
+    signal = np.arange(round(seconds * rate))[None] / 1000 + np.arange(12)[:, None]
+    return ECGRecord(signal.astype(np.float32), rate, STANDARD_LEADS)
+
+
+def places(values):
+    return (values * 1000).round().int().tolist()
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +58,14 @@ def test_a_batch_of_halves(plain_extractor):
     assert batch["patient_ids"].tolist() == [4, 4, 9, 9, 4, 4]
     assert batch["segments"].tolist() == [0, 1, 0, 1, 0, 1]
     # Adjacent: the second goes on where the first ends
-    assert batch["input_values"][:, 0, 0].tolist() == [0, 1250, 0, 750, 0, 1250]
+    assert places(batch["input_values"][:, 0, 0]) == [0, 1250, 0, 750, 0, 1250]
     assert batch["attention_mask"].sum(dim=1).tolist() == [1250, 1250, 750, 750, 1250, 1250]
     assert batch.keys() == {"input_values", "attention_mask", "patient_ids", "segments"}
     whole = collate(rows[::2])
     assert "attention_mask" not in whole
     shorter = SegmentPairCollator(plain_extractor, 2.0, lead_mask_probability=0.0, windows="random")(rows[2:])
     assert shorter["input_values"].shape == (2, 12, 500)
-    start, second = shorter["input_values"][:, 0, 0].tolist()
+    start, second = places(shorter["input_values"][:, 0, 0])
     assert second == start + 500 and start > 0
 
 
