@@ -1,9 +1,8 @@
-"""Pairs of segments of a patient, which the pretraining of DeepECG-SSL tells apart from those of other patients.
+"""Pairs of segments of a patient, which the pretraining of DeepECG-SSL tells from those of other patients.
 
-The publication that introduced CMSC for ECGs (Kiyasseh et al., arXiv 2005.13249) contrasts adjacent segments of one
-recording, and so does fairseq-signals: it cuts 10 s into two segments of 5 s, which is also the input of ECG-FM. How
-DeepECG-SSL's own pretraining cut its recordings is not published. Hence the default here, the two halves of 10 s; pairs
-of two recordings of a patient are the other choice.
+CMSC contrasts adjacent segments of a recording (Kiyasseh et al., arXiv 2005.13249). ECG-FM, pretrained in the same
+way, reads 5 s, half of a common recording; what DeepECG-SSL's own pretraining took for a segment is not published.
+Hence the default here, the two halves of 10 s. Pairs of two recordings of a patient are the other choice.
 """
 
 from __future__ import annotations
@@ -59,8 +58,8 @@ class SegmentPairs(CorpusSplit):
         self.rows_of_patient = [rows for rows in groups if len(rows) > 1]
         if not self.rows_of_patient:
             raise ValueError(
-                f"None of the {len(groups)} patients has two recordings, so there are no pairs of recordings; pair the "
-                "halves of each recording instead."
+                f"None of the {len(groups)} patients has two recordings, so there are no pairs of recordings; pair "
+                "the halves of each recording instead."
             )
         self.num_patients = len(self.rows_of_patient)
         self.num_left_out = len(self.patients) - sum(map(len, self.rows_of_patient))
