@@ -314,8 +314,8 @@ class FinetuningArguments(RunArguments):
     """`TrainingArguments` with the defaults of fine-tuning an ECG model.
 
     The defaults follow the HuBERT-ECG authors where they published theirs (medRxiv 10.1101/2024.11.14.24317328):
-    AdamW, learning rate 1e-5, weight decay 0.01, 8 % warm-up, batches of 64. From scratch the default learning rate
-    is 5e-4, which is ours.
+    AdamW, learning rate 1e-5, weight decay 0.01, 8 % warm-up, batches of 64. Other models have the rates of their
+    authors; those from scratch are ours.
     """
 
     output_dir: str | None = field(
@@ -323,7 +323,11 @@ class FinetuningArguments(RunArguments):
         metadata={"help": "Folder for the fine-tuned model, its card, metrics and checkpoints. Required."},
     )
     learning_rate: float | None = field(
-        default=None, metadata={"help": "Peak learning rate; default 1e-5 from a checkpoint, 5e-4 from scratch."}
+        default=None,
+        metadata={
+            "help": "Peak learning rate. Default: 1e-5 from a checkpoint, 5e-4 from scratch; deepecg_sl 1e-3, "
+            "and 1e-2 for its head alone."
+        },
     )
     warmup_steps: float = field(default=0.08, metadata={"help": "Warm-up: steps, or a share of all steps if below 1."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Training records per process and step."})

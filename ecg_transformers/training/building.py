@@ -34,6 +34,8 @@ class ModelHooks:
         head_dropout (`str`, *optional*): field of the dropout before the head.
         layerdrop (`str`, *optional*): field of the probability of skipping a layer.
         pos_weight (`str`, *optional*): field of the weights of the positives in the loss.
+        learning_rates (`dict[str, float]`): default rates of a run from a `"checkpoint"`, of one where the
+            `"head"` alone learns, and of one from `"scratch"`.
         sizes (`dict[str, dict]`): sizes besides those of the configuration's `from_size`.
     """
 
@@ -42,6 +44,10 @@ class ModelHooks:
     head_dropout: str | None = "classifier_dropout"
     layerdrop: str | None = "layerdrop"
     pos_weight: str | None = "pos_weight"
+    # HuBERT-ECG's authors (1e-5), and ours from scratch
+    learning_rates: dict[str, float] = field(
+        default_factory=lambda: {"checkpoint": 1e-5, "head": 1e-5, "scratch": 5e-4}
+    )
     sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -125,6 +131,8 @@ MODEL_HOOKS = {
     "deepecg_sl": ModelHooks(
         dropout=(),
         layerdrop="drop_path_rate",
+        # medRxiv 10.1101/2025.03.02.25322575; from scratch ours
+        learning_rates={"checkpoint": 1e-3, "head": 1e-2, "scratch": 1e-3},
         sizes={
             # For demonstrations and tests on a CPU (ours).
             "tiny": {
@@ -164,6 +172,18 @@ class BuiltModel:
 def hooks_of(model_type: str) -> ModelHooks:
     """Return the hooks of a model type; a type without a row gets the usual names."""
     return MODEL_HOOKS.get(model_type, ModelHooks())
+
+
+def default_learning_rate(arguments: ModelArguments) -> float:
+    """Return the learning rate of a run that does not ask for one.
+
+    Raises:
+        ValueError: if there is no such checkpoint or model type.
+    """
+    if arguments.from_scratch:
+        return hooks_of(find_model(arguments.model_type).model_type).learning_rates["scratch"]
+    head_only = arguments.freeze_encoder or arguments.unfreeze_last == 0
+    return hooks_of(load_config(arguments).model_type).learning_rates["head" if head_only else "checkpoint"]
 
 
 def input_names(model: PreTrainedModel) -> list[str]:

@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
 from .arguments import DataArguments, EvaluationArguments, FinetuningArguments, ModelArguments
-from .building import BuiltModel, build_model, build_untrained, input_names
+from .building import BuiltModel, build_model, build_untrained, default_learning_rate, input_names
 from .callbacks import (
     CropEpochCallback,
     DynamicRegularizerCallback,
@@ -50,7 +50,6 @@ from .trainer import ECGTrainer
 
 logger = logging.get_logger(__name__)
 
-LEARNING_RATE = {"checkpoint": 1e-5, "scratch": 5e-4}
 _SMALLER_IS_BETTER = ("loss", "mae", "rmse", "num_missing_labels")
 
 
@@ -188,7 +187,7 @@ def _finetune(
 def _resolve(arguments: FinetuningArguments, model_args: ModelArguments, task: ClassificationTask) -> None:
     """Fill in what depends on the model and the corpus."""
     if arguments.learning_rate is None:
-        arguments.learning_rate = LEARNING_RATE["scratch" if model_args.from_scratch else "checkpoint"]
+        arguments.learning_rate = default_learning_rate(model_args)
     if not task.has_records("validation") and arguments.eval_strategy != "no":
         logger.warning(
             "Without validation records there is no early stopping, no best checkpoint, and thresholds are 0.5."
