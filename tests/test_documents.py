@@ -111,7 +111,9 @@ def test_benchmarks_and_scripts_explain_themselves():
         assert "usage:" in run(f"{sys.executable} {script} --help", ROOT).stdout
 
 
-def test_the_preprocessing_benchmark_prints_a_ratio():
-    output = run(f"{sys.executable} {ROOT / 'benchmarks' / 'preprocessing.py'} --records 4 --repeats 1", ROOT).stdout
+@pytest.mark.parametrize("recipe", ["hubert_ecg", "deepecg_ssl"])
+def test_the_preprocessing_benchmark_prints_a_ratio(recipe):
+    command = f"{sys.executable} {ROOT / 'benchmarks' / 'preprocessing.py'} --records 4 --repeats 1 --recipe {recipe}"
+    output = run(command, ROOT).stdout
     assert re.search(r"ratio: +\d+\.\d x", output)
     assert float(re.search(r"largest difference: +(\S+)", output)[1]) < 1e-5
