@@ -261,8 +261,8 @@ def flatten_spectral_peaks(
         widen_hz (`float`, *optional*, defaults to 1): Hz added to both sides of the crossings.
 
     Returns:
-        `torch.Tensor` of the same shape and dtype. Records without a peak are returned as they are. A bin can only
-        stand out by 5 deviations among more than 26, so records below 5.4 s have no peak but by `deviations`.
+        `torch.Tensor` of the same shape and dtype. Records without a peak are returned as they are; so are those
+        below 5.4 s with the default `deviations`, since among 26 bins none can stand out by 5.
 
     Raises:
         ValueError: if `statistics` or `lead` is none of the possible.
@@ -282,6 +282,11 @@ def flatten_spectral_peaks(
         "harmonic_factor": harmonic_factor,
         "join_hz": join_hz,
     }
+
+    if signal.device.type == "mps":
+        # Apple's GPUs have no double precision.
+        options = {"lead": lead, "statistics": statistics, "widen_hz": widen_hz, **search}
+        return flatten_spectral_peaks(signal.cpu(), sampling_rate, **options).to(signal.device)
 
     def magnitudes(piece: torch.Tensor) -> torch.Tensor:
         return torch.fft.rfft(piece.nan_to_num(nan=0.0)).abs()[..., :num_bins]

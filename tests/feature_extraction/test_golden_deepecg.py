@@ -1,6 +1,5 @@
 """The recorded pre-processing and file rules of DeepECG."""
 
-import base64
 import json
 import warnings
 
@@ -158,7 +157,9 @@ def test_what_the_original_rejects_is_padded_or_filled(preprocessing):
     assert np.isfinite(filled.input_values).all() and filled.lead_mask[0].tolist() == [1] * 3 + [0] + [1] * 8
 
 
-def test_base64_text_is_float32_time_by_lead(file_facts):
+def test_base64_files_are_read(file_facts, tmp_path):
     example = file_facts["base64_example"]
-    values = np.frombuffer(base64.b64decode(example["text"]), "<f4").reshape(-1, 12)
-    np.testing.assert_array_equal(values, np.array(example["values_float32"], dtype=np.float32))
+    (tmp_path / "record.base64").write_text(example["text"])
+    record = read_ecg(tmp_path / "record.base64")
+    np.testing.assert_array_equal(record.signal.T, np.array(example["values_float32"], dtype=np.float32))
+    assert record.lead_names == STANDARD_LEADS and record.sampling_rate == 250
