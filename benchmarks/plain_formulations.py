@@ -95,7 +95,9 @@ class PlainECGEncoder(nn.Module):
         blocks = [nn.Conv1d(12 if index == 0 else channels, channels, 2, 2, bias=False) for index in range(4)]
         self.feature_extractor = nn.Module()
         self.feature_extractor.conv_layers = nn.ModuleList(
-            nn.Sequential(block, nn.Identity(), nn.GroupNorm(channels, channels)) if index == 0 else nn.Sequential(block)
+            nn.Sequential(block, nn.Identity(), nn.GroupNorm(channels, channels))
+            if index == 0
+            else nn.Sequential(block)
             for index, block in enumerate(blocks)
         )
         self.layer_norm = nn.LayerNorm(channels)
