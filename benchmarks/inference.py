@@ -91,9 +91,8 @@ def deepecg_ssl() -> Subject:
 
 def deepecg_sl() -> Subject:
     """Return DeepECG-SL with its 77 labels."""
-    from ecg_transformers.models.deepecg_sl.convert_deepecg_sl import convert
-
     from ecg_transformers.checkpoint_sources import SourceCheckpoint
+    from ecg_transformers.models.deepecg_sl.convert_deepecg_sl import convert
 
     plain = PlainEfficientNet()
     converted = convert(SourceCheckpoint(Path("plain"), None, plain.state_dict()))

@@ -49,16 +49,19 @@ def test_the_commands_of_the_readme_run(demo_folder):
     assert len(commands) >= 5 and any("finetune_classification" in command for command in commands)
     for command in commands:
         run(command, demo_folder)
-    for made in ("sheet.png", "predictions.csv", "embeddings.npz", "outputs/synthetic/README.md"):
+    made_by_commands = ("sheet.png", "predictions.csv", "embeddings.npz", "outputs/synthetic/README.md")
+    for made in (*made_by_commands, "outputs/dbeta/README.md", "outputs/zero-shot/metrics.json"):
         assert (demo_folder / made).stat().st_size > 0, made
 
 
-def test_the_python_of_the_readme_runs(demo_folder):
+def test_the_python_of_the_readme_runs(demo_folder, dbeta_folder):
     blocks = code_blocks(README, "python")
-    assert len(blocks) >= 1
+    assert len(blocks) >= 2
     script = demo_folder / "readme.py"
-    script.write_text("\n".join(blocks) + "\nprint(tuple(probabilities.shape))\n")
-    assert run(f"{sys.executable} readme.py", demo_folder).stdout.splitlines()[-1] == "(1, 9)"
+    if not (demo_folder / "outputs" / "dbeta").exists():
+        (demo_folder / "outputs" / "dbeta").symlink_to(dbeta_folder)
+    script.write_text("\n".join(blocks) + "\nprint(tuple(probabilities.shape), len(scores))\n")
+    assert run(f"{sys.executable} readme.py", demo_folder).stdout.splitlines()[-1] == "(1, 9) 2"
 
 
 def test_the_card_of_a_run_works_and_tells_the_runs_figures(demo_folder):
@@ -87,6 +90,39 @@ def test_the_card_of_hubert_ecg_runs(golden, demo_folder, tmp_path):
     assert run(f"{sys.executable} card.py", tmp_path).stdout.splitlines()[-1] == "(1, 48)"
 
 
+def test_the_card_of_dbeta_runs(dbeta_folder, demo_folder, tmp_path):
+    (tmp_path / "d-beta").symlink_to(dbeta_folder)
+    (tmp_path / "record.npz").symlink_to(demo_folder / "outputs" / "demo" / "record.npz")
+    script = "\n".join(code_blocks(ROOT / "model_cards" / "dbeta.md", "python"))
+    (tmp_path / "card.py").write_text(
+        script + "\nprint(len(scores), tuple(similarity.shape), tuple(features.shape))\n"
+    )
+    assert run(f"{sys.executable} card.py", tmp_path).stdout.splitlines()[-1] == "2 (1, 1) (1, 12)"
+
+
+@pytest.mark.parametrize("model_type", ["deepecg_ssl", "deepecg_sl"])
+def test_the_cards_of_deepecg_run(model_type, demo_folder, tmp_path):
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from ecg_transformers import ECGFeatureExtractor
+    from ecg_transformers.registration import find_model
+    from ecg_transformers.training.building import config_from_size
+
+    folder = tmp_path / f"{model_type.replace('_', '-')}-77"
+    config = config_from_size(model_type, "tiny")
+    config.num_labels = 77
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert type(model) is find_model(model_type).get_model_class("AutoModelForSequenceClassification")
+    model.save_pretrained(folder)
+    ECGFeatureExtractor.for_model_type(model_type).save_pretrained(folder)
+    (tmp_path / "record.npz").symlink_to(demo_folder / "outputs" / "demo" / "record.npz")
+    script = "\n".join(code_blocks(ROOT / "model_cards" / f"{model_type}.md", "python"))
+    (tmp_path / "card.py").write_text(script + "\nprint(tuple(probabilities.shape))\n")
+    assert run(f"{sys.executable} card.py", tmp_path).stdout.splitlines()[-1] == "(1, 77)"
+
+
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
 def test_cards_have_metadata_licence_and_sources(path):
     from huggingface_hub import ModelCard
@@ -105,8 +141,9 @@ def test_relative_links_lead_to_files(path):
 
 
 def test_benchmarks_and_scripts_explain_themselves():
-    scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "training_scripts").glob("*.py")]
-    assert len(scripts) >= 3
+    files = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "training_scripts").glob("*.py")]
+    scripts = [file for file in files if "__main__" in file.read_text(encoding="utf-8")]
+    assert len(scripts) >= 5
     for script in scripts:
         assert "usage:" in run(f"{sys.executable} {script} --help", ROOT).stdout
 
