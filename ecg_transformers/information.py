@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from .quality import assess_quality
 from .record import ECGRecord
 
 
 def describe_record(record: ECGRecord, path: str | Path | None = None) -> dict[str, Any]:
     """Return the facts of a recording as JSON-like values; amplitudes in mV.
 
-    Per lead: the median, the span from the 1st to the 99th percentile, and whether it is flat or holds NaN.
+    Per lead: the median, the span from the 1st to the 99th percentile, and whether it is flat or holds NaN. `quality`
+    lists what `assess_quality` finds wrong.
     """
     leads = {}
     for name, row in zip(record.lead_names, record.signal, strict=True):
@@ -32,6 +34,7 @@ def describe_record(record: ECGRecord, path: str | Path | None = None) -> dict[s
         "seconds": round(record.duration_seconds, 3),
         "samples": record.num_samples,
         "leads": leads,
+        "quality": assess_quality(record).issues,
         "metadata": {key: value for key, value in record.metadata.items() if value not in (None, "", [])},
     }
 
@@ -117,6 +120,8 @@ def format_description(description: dict[str, Any]) -> str:
     for key, value in description["metadata"].items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         lines.append(f"  {key:<12} {textwrap.shorten(text, 200, placeholder=' … (all with --json)')}")
+    for issue in description["quality"] or ["no issues"]:
+        lines.append(f"  quality      {issue}")
     for name, lead in description["leads"].items():
         values = f"median {lead['median_mv']} mV, span {lead['span_mv']} mV (1st to 99th percentile)"
         lines.append(f"  lead {name:<7} {values}{'; ' + ', '.join(lead['notes']) if lead['notes'] else ''}")
