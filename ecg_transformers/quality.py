@@ -36,7 +36,7 @@ class QualityLimits:
         power_line_mv (`float`): amplitude.
         baseline_power (`float`): basSQI. Below 0.9 is "unqualified" for Zhao and Zhang (Front Physiol 9:727, 2018);
             many leads of recordings that were not filtered are.
-        limb_error_mv (`float`): disagreement of the limb leads; up to 0.012 in public data sets but LUDB, 0.05 to 0.22.
+        limb_error_mv (`float`): disagreement of the limb leads; up to 0.012 in public data sets but LUDB (0.2).
         padding_seconds (`float`): at either end.
     """
 

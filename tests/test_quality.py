@@ -167,7 +167,7 @@ def test_real_recordings(shared_data):
 
 
 def test_simulated_swaps_of_real_recordings_are_found(shared_data):
-    found, paths = 0, sorted((shared_data / "ptb-xl/records500").rglob("*.hea"))[::3]
+    found, paths = 0, sorted((shared_data / "ptb-xl/records500").rglob("*.hea"))
     for path in paths:
         record = read_ecg(path)
         signal = record.signal.copy()
