@@ -229,6 +229,18 @@ def test_a_model_without_text_encoder_needs_no_tokenizer(processor, tmp_path):
     assert os.listdir(tmp_path / "again") == ["preprocessor_config.json"]
 
 
+def test_a_model_folder_without_recipe_gets_that_of_its_type(processor, tmp_path):
+    DBetaModel(tiny_config()).save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert loaded.feature_extractor.to_dict() == processor.feature_extractor.to_dict()
+    (tmp_path / "preprocessor_config.json").write_text('{"recipe": [')
+    with pytest.raises((OSError, ValueError)):
+        AutoProcessor.from_pretrained(tmp_path)
+    with pytest.raises(OSError):
+        DBetaProcessor.from_pretrained(tmp_path / "nowhere")
+
+
 def test_an_exported_processor_opens_without_the_package(processor, tmp_path):
     folder = tmp_path / "export"
     program = f"""

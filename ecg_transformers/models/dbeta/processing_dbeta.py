@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, ProcessorMixin
+from transformers import (
+    FEATURE_EXTRACTOR_MAPPING,
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoTokenizer,
+    ProcessorMixin,
+)
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.feature_extraction_utils import BatchFeature
 
@@ -41,6 +47,18 @@ def describe_missing_tokenizer(folder: str | os.PathLike, vocab_size: int | None
         f'.save_pretrained({str(folder)!r})"\n'
         f"or when converting: ecg-transformers convert SOURCE {folder} --tokenizer {name} --overwrite"
     )
+
+
+def _load_extractor(source: str | os.PathLike, location: dict[str, Any]):
+    try:
+        return AutoFeatureExtractor.from_pretrained(source, **location)
+    except OSError as error:
+        # A model folder without a recipe gets that of its model type, where the type's extractor is registered
+        try:
+            extractor_class = FEATURE_EXTRACTOR_MAPPING[type(AutoConfig.from_pretrained(source, **location))]
+        except (OSError, ValueError, KeyError):
+            raise error from None
+        return extractor_class.from_pretrained(source, **location)
 
 
 class DBetaProcessor(ProcessorMixin):
@@ -185,7 +203,7 @@ class DBetaProcessor(ProcessorMixin):
         location = {name: kwargs[name] for name in _LOCATION_ARGUMENTS if kwargs.get(name) is not None}
         if kwargs.get("trust_remote_code") is not None:
             location["trust_remote_code"] = kwargs["trust_remote_code"]
-        extractor = AutoFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **location)
+        extractor = _load_extractor(pretrained_model_name_or_path, location)
         try:
             tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **location)
         except (OSError, ValueError, KeyError) as error:
