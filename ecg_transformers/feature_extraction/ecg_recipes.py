@@ -39,7 +39,8 @@ _DBETA = [_BRIDGE_GAPS, {"step": "resample", "sampling_rate": 500}, {"step": "cr
 # - It looks for spectral peaks in the mean spectrum of a batch. Here each record is judged by its own spectrum.
 # - It brings longer recordings to 2500 samples by slicing, whatever their rate. Here they are resampled; the recipes
 #   named `..._original` slice.
-# The original refuses recordings below 2500 samples and with NaN; here they are padded, or filled, and marked.
+# The original refuses recordings below 2500 samples and with NaN; here they are padded and masked, or filled, and a
+# lead of which most is missing is marked.
 _DEEPECG_RATE = [_BRIDGE_GAPS, {"step": "resample", "sampling_rate": 250}, {"step": "crop", "seconds": 10}]
 _DEEPECG_ORIGINAL_RATE = [_BRIDGE_GAPS, {"step": "slice_stride", "num_samples": 2500, "sampling_rate": 250}]
 _DEEPECG_REST = [

@@ -37,6 +37,11 @@ LARGEST_MEDIAN_SPAN = 60.0
 SMALLEST_MEDIAN_SPAN = 0.005
 
 
+# A lead of which more is missing carries no signal, although a line can be drawn through the rest (ours)
+LARGEST_BRIDGED_SHARE = 0.5
+_BRIDGE_ALL = {"step": "fill_nan", "value": "interpolate"}
+
+
 class ECGSignalWarning(UserWarning):
     """A recording was used although part of it is missing or unusable; `lead_mask` tells which leads carry signal."""
 
@@ -60,7 +65,8 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
     | infinite samples, or no lead with a finite sample | `ValueError` |
     | NaN in all leads at the beginning or the end | cut off: the recording is shorter |
     | NaN in a lead for at most 10 ms | bridged by a line, a warning |
-    | NaN in a lead for longer | the recipe's `fill_nan`, `lead_mask` is 0, a warning |
+    | NaN for longer, the recipe begins with `fill_nan` by `"interpolate"` | the same, up to half of the lead |
+    | any other NaN in a lead | the recipe's `fill_nan`, `lead_mask` is 0, a warning |
     | a flat lead | kept, `lead_mask` is 0, a warning |
     | shorter than the window | zeros at the end of each lead, `attention_mask` is 0 there |
     | longer than the window | `windows="first"` (default), `"random"` or `"all"` |
@@ -367,6 +373,9 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         incomplete = low.isnan()
         if bool(incomplete.any()):
             rows = bridge_gaps(signal[incomplete], max(1, int(LONGEST_BRIDGED_GAP * rate + 1e-6)))
+            if self.recipe[0] == _BRIDGE_ALL:
+                mostly_there = rows.isnan().float().mean(-1) <= LARGEST_BRIDGED_SHARE
+                rows[mostly_there] = bridge_gaps(rows[mostly_there])
             if bool(rows.isinf().any()):
                 row = int(signal.isinf().flatten(1).any(-1).nonzero()[0])
                 raise ValueError(f"{names[row]} holds infinite samples; mark missing samples as NaN.")
@@ -376,7 +385,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             bridged = incomplete & ~low.isnan()
             if bool(bridged.any()):
                 leads = [self.lead_names[lead] for lead in bridged.any(0).nonzero().flatten().tolist()]
-                _warn(single, "Short gaps (NaN)", leads, "They are bridged by straight lines.")
+                _warn(single, "Gaps (NaN)", leads, "They are bridged by straight lines.")
         span = high - low
         if bool(torch.isinf(low).any() or torch.isinf(high).any()):
             row = int((torch.isinf(low) | torch.isinf(high)).any(-1).nonzero()[0])

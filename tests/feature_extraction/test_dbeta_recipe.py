@@ -73,20 +73,34 @@ def test_missing_samples():
     broken = signal.copy()
     broken[6, 1000:1200] = np.nan
     broken[7] = np.nan
-    with pytest.warns(ECGSignalWarning, match=r"NaN in the recording: \['V1', 'V2'\]"):
+    with pytest.warns(ECGSignalWarning) as warned:
         batch = EXTRACTOR(broken, sampling_rate=500)
+    told = [str(warning.message) for warning in warned]
+    assert "Gaps (NaN) in the recording: ['V1']" in told[0] and "NaN in the recording: ['V2']" in told[1]
     values = batch.input_values[0]
     others = [row for row in range(12) if row not in (6, 7)]
     np.testing.assert_array_equal(values[others], signal[others])
     np.testing.assert_array_equal(values[6, :1000], signal[6, :1000])
     np.testing.assert_allclose(values[6, 999:1201], np.linspace(signal[6, 999], signal[6, 1200], 202), atol=1e-5)
     assert not values[7].any()
-    assert batch.lead_mask[0].tolist() == [1] * 6 + [0, 0] + [1] * 4
+    assert batch.lead_mask[0].tolist() == [1] * 7 + [0] + [1] * 4
     broken[7] = signal[7]
     # At another rate the gap does not spread either
     with pytest.warns(ECGSignalWarning):
         values = EXTRACTOR(broken[:, ::2], sampling_rate=250).input_values[0]
     np.testing.assert_allclose(values[6, 2000:4500], signal[6, 2000:4500], atol=0.05)
+
+
+def test_a_dropout_of_all_leads_voids_nothing():
+    broken = ecg()
+    broken[:, 1000:1500] = np.nan
+    with pytest.warns(ECGSignalWarning, match="bridged"):
+        batch = EXTRACTOR(broken, sampling_rate=500)
+    assert batch.lead_mask.all() and np.isfinite(batch.input_values).all()
+    broken[3, :2600] = np.nan
+    with pytest.warns(ECGSignalWarning, match=r"NaN in the recording: \['aVR'\]"):
+        batch = EXTRACTOR(broken, sampling_rate=500)
+    assert batch.lead_mask[0].tolist() == [1, 1, 1, 0] + [1] * 8
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,11 @@ def test_what_the_original_rejects_is_padded_or_filled(preprocessing):
     signal[3, 100:110] = np.nan
     with pytest.warns(UserWarning, match="NaN"):
         filled = extractor(signal, sampling_rate=250)
+    assert np.isfinite(filled.input_values).all() and filled.lead_mask.all()
+    # A lead of which most is missing is marked
+    signal[3, 100:1500] = np.nan
+    with pytest.warns(UserWarning, match="NaN"):
+        filled = extractor(signal, sampling_rate=250)
     assert np.isfinite(filled.input_values).all() and filled.lead_mask[0].tolist() == [1] * 3 + [0] + [1] * 8
 
 
