@@ -33,9 +33,9 @@ class ModelArguments:
     config_overrides: str | None = field(
         default=None,
         metadata={
-            "help": "Changes to the configuration, for example 'hidden_size=64,num_hidden_layers=2,conv_dim=[32,32]'. "
-            "From a "
-            "checkpoint only settings that keep the shapes of the weights make sense."
+            "help": "Changes to the configuration, for example 'hidden_size=64,num_hidden_layers=2,conv_dim=[32,32]', "
+            "of a part with its name before a dot: 'ecg_config.num_hidden_layers=2'. From a checkpoint only settings "
+            "that keep the shapes of the weights make sense."
         },
     )
     head: str | None = field(

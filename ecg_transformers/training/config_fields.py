@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 
@@ -45,7 +46,7 @@ def set_field(config: PreTrainedConfig, name: str, value: Any) -> None:
         raise ValueError(f"{name!r} is a part of {type(config).__name__}; name one of its fields, as {name}.<field>.")
     try:
         setattr(owner, field, value)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, StrictDataclassError) as error:
         raise ValueError(f"{name}={value!r} does not fit {type(owner).__name__}: {error}") from error
 
 

@@ -415,6 +415,16 @@ def test_layerdrop_skips_layers_in_training_only():
         assert len(model(**inputs, output_hidden_states=True).hidden_states or ()) == 0
 
 
+def test_setting_the_attention_is_silent(caplog):
+    for head in ("AutoModel", "AutoModelForSequenceClassification", "AutoModelForPreTraining"):
+        model = tiny(head)
+        for attention in ("eager", "sdpa"):
+            model.set_attn_implementation(attention)
+            parts = [getattr(model.config, name) for name in model.config.sub_configs if name != "text_config"]
+            assert {part._attn_implementation for part in (model.config, *parts)} == {attention}
+    assert "sub-config" not in caplog.text
+
+
 def test_outputs_that_the_configuration_asks_for():
     inputs = tiny_dbeta.inputs(2)
     model = tiny("AutoModelForPreTraining", return_dict=False)

@@ -141,6 +141,17 @@ class DBetaPreTrainedModel(PreTrainedModel):
         """Save as transformers does, under the parameter names of this class."""
         return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
+    def set_attn_implementation(self, attn_implementation: str | dict, *args, **kwargs):
+        """Set the attention as transformers does, in the parts that this model has."""
+        if isinstance(attn_implementation, str):
+            built = {id(module.config) for module in self.modules() if isinstance(module, PreTrainedModel)}
+            for name in self.config.sub_configs:
+                part = getattr(self.config, name)
+                if id(part) not in built:
+                    # transformers warns of a part without a model, as the decoder is here
+                    part._attn_implementation = attn_implementation
+        return super().set_attn_implementation(attn_implementation, *args, **kwargs)
+
     def get_token_mask(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Tell which ECG tokens are real: those whose whole receptive field is. The class token is not among them.
 
