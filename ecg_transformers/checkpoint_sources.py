@@ -38,7 +38,8 @@ class SourceCheckpoint:
         path (`Path`): the file or folder.
         config (`dict`, *optional*): the configuration stored with the weights in their file, else `config.json`.
         tensors (`dict[str, torch.Tensor]`): the weights.
-        entries (`dict`): what else the file of the weights holds.
+        entries (`dict`): what else the file of the weights holds; of a module that was pickled whole, `"modules"`, the
+            plain attributes of its parts by their names.
         companions (mapping of `str` to `SourceCheckpoint`): other weight files of the folder by their names, each
             read when asked for.
         documents (mapping of `str` to `dict`): JSON files of the folder by their names, each read when asked for.
@@ -179,8 +180,9 @@ def _read_weight_file(file: Path) -> SourceCheckpoint:
         (name for name in _STATE_ENTRIES if isinstance(content.get(name), (Mapping, AttributeBag))), None
     )
     state = content if state_entry is None else content[state_entry]
+    modules = None
     if isinstance(state, AttributeBag):
-        state = module_state(state)
+        modules, state = module_settings(state), module_state(state)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise CheckpointConversionError(f"{file} holds no weights; its entries are {list(map(str, content))[:20]}.")
@@ -196,6 +198,8 @@ def _read_weight_file(file: Path) -> SourceCheckpoint:
     config = None if config_entry is None else content[config_entry]
     config = plain_settings(config)
     entries = {name: value for name, value in content.items() if name not in (state_entry, config_entry)}
+    if modules is not None:
+        entries["modules"] = modules
     return SourceCheckpoint(file, dict(config) if isinstance(config, Mapping) else None, tensors, entries)
 
 
@@ -249,6 +253,25 @@ def module_state(bag: AttributeBag, prefix: str = "") -> dict[str, torch.Tensor]
     return state
 
 
+def module_settings(bag: AttributeBag, prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Return what the parts of a torch module that was pickled whole were made with, such as strides.
+
+    Args:
+        bag ([`AttributeBag`]): the module as read.
+        prefix (`str`): put before the names of its parts.
+
+    Returns:
+        `dict[str, dict]`: name of a part, `""` for the whole -> its public attributes that are numbers, text, tuples.
+    """
+    kinds = (bool, int, float, str, tuple)
+    plain = {name: value for name, value in vars(bag).items() if isinstance(value, kinds) and name[:1] != "_"}
+    settings = {prefix.removesuffix("."): plain}
+    for name, child in (vars(bag).get("_modules") or {}).items():
+        if isinstance(child, AttributeBag):
+            settings |= module_settings(child, f"{prefix}{name}.")
+    return settings
+
+
 def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -269,4 +292,11 @@ def _read_document(file: Path) -> dict[str, Any]:
     return content
 
 
-__all__ = ["CheckpointConversionError", "SourceCheckpoint", "module_state", "plain_settings", "read_source"]
+__all__ = [
+    "CheckpointConversionError",
+    "SourceCheckpoint",
+    "module_settings",
+    "module_state",
+    "plain_settings",
+    "read_source",
+]

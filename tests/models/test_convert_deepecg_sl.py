@@ -49,6 +49,7 @@ def test_a_state_dictionary(network, tmp_path):
     assert config["threshold_source"] == "thresholds/77_tasks_final.json"
     assert model.config.problem_type == "multi_label_classification"
     assert any("Acute pericarditis" in note for note in notes)
+    assert any("no published variant" in note and "[1, 1, 2, 2, 2, 2]" in note for note in notes)
     extractor = ECGFeatureExtractor.from_pretrained(tmp_path / "model")
     assert extractor.to_dict() == ECGFeatureExtractor.for_model_type("deepecg_sl").to_dict()
 
@@ -107,6 +108,30 @@ def test_a_module_pickled_whole_with_a_new_head(network, tmp_path):
     convert_checkpoint(source, named, label_names=["ejection fraction"])
     config = json.loads((named / "config.json").read_text())
     assert config["id2label"] == {"0": "ejection fraction"} and "thresholds" not in config
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_pickled_module_tells_its_strides_and_constants(wrapped, tmp_path):
+    strides = (2, 2, 1, 3, 1, 2)
+    # All stages alike: only the strides tell where one begins
+    alike = {"channels": (6,) * 7 + (14,), "kernels": (3,) * 6, "expansions": (1, 2, 2, 2, 2, 2), "depths": (1,) * 7}
+    plain = Network("b1_v1", num_labels=3, strides=strides, eps=1e-2, **(SMALL if wrapped else alike))
+    network = calibrate(randomize(plain, seed=4), ecg())
+    torch.save(Wrapper(network) if wrapped else network, tmp_path / "network.pt")
+    if not wrapped:
+        with pytest.raises(CheckpointConversionError, match="form 2 stages"):
+            torch.save(network.state_dict(), tmp_path / "state.pt")
+            convert_checkpoint(tmp_path / "state.pt", tmp_path / "other")
+    notes = []
+    convert_checkpoint(tmp_path / "network.pt", tmp_path / "model", on_note=notes.append)
+    model = check(tmp_path / "model", network)
+    assert model.config.batch_norm_eps == 1e-2 and not any("taken to be" in note for note in notes)
+    if wrapped:
+        assert model.config.stem_stride == 2 and model.config.stage_strides == list(strides)
+    network.features[0].expand_conv[2].negative_slope = 0.2
+    torch.save(network, tmp_path / "slope.pt")
+    with pytest.raises(CheckpointConversionError, match="slopes"):
+        convert_checkpoint(tmp_path / "slope.pt", tmp_path / "other")
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "net.backbone."])

@@ -1,15 +1,27 @@
 """Fine-tuning a network whose layers keep running statistics."""
 
+import csv
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ecg_transformers import DeepECGSLConfig, DeepECGSLForSequenceClassification, ECGFeatureExtractor
+from ecg_transformers import (
+    DeepECGSLConfig,
+    DeepECGSLForSequenceClassification,
+    ECGFeatureExtractor,
+    ECGInference,
+    load_corpus,
+)
 from ecg_transformers.labels import describe_deepecg_head
 from ecg_transformers.training import finetune, parse_finetuning_arguments
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "stage_depths": [1, 2, 1, 1, 2, 1],
     "stage_channels": [4, 4, 8, 8, 8, 8],
@@ -71,3 +83,27 @@ def test_other_labels_than_those_of_the_checkpoint(run, tmp_path):
     assert config["threshold_criterion"] == "f1" and set(config["thresholds"]) == set(result.label_names)
     # A network with a head keeps the regularisation that it was trained with
     assert config["drop_path_rate"] == 0.304
+
+
+def test_two_processes_evaluate_the_model_that_is_saved(corpus_folder, tmp_path):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    options = {"corpus": corpus_folder, "output_dir": tmp_path / "run", "model_type": "deepecg_sl", "size": "tiny"}
+    options |= {"per_device_train_batch_size": 5, "num_train_epochs": 1, "bootstrap_resamples": 0, "use_cpu": "true"}
+    # Without evaluation nothing is loaded at the end, which would make the processes alike
+    options |= {"disable_tqdm": "true", "learning_rate": 0.01, "eval_strategy": "no"}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    script = str(ROOT / "training_scripts" / "finetune_classification.py")
+    done = subprocess.run([*launch, script, *arguments], capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    inference = ECGInference.from_pretrained(tmp_path / "run", device="cpu")
+    test = load_corpus(corpus_folder)["test"]
+    probabilities, _, _ = inference([test[index]["ecg"] for index in range(len(test))])
+    with (tmp_path / "run" / "test_predictions.csv").open() as file:
+        rows = {row["record_id"]: row for row in csv.DictReader(file)}
+    assert len(rows) == len(test) == 10
+    for name, values in zip(test["record_id"], probabilities, strict=True):
+        written = [float(rows[name][f"{label}_probability"]) for label in inference.label_names]
+        assert written == pytest.approx(values.tolist(), abs=1e-5)

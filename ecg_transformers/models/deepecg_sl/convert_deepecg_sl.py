@@ -2,8 +2,9 @@
 
 Three kinds exist: state dictionaries, TorchScript files (the published models), and modules pickled whole (for
 fine-tuning, with a new head). All hold the same names, so one table renames them. Widths, depths, kernels, kinds of
-blocks and the number of labels are read off the shapes of the weights. Strides leave no trace in them and are those of
-the published models, unless the configuration beside the weights says otherwise.
+blocks and the number of labels are read off the shapes of the weights. Strides, and the constant of batch
+normalisation, leave no trace there: a pickled module tells them; of other files they are those of the published
+models, unless the configuration beside the weights gives the strides.
 """
 
 import re
@@ -21,6 +22,7 @@ from .modeling_deepecg_sl import DeepECGSLForSequenceClassification, DeepECGSLMo
 IGNORABLE_KEYS = ()
 
 _FIRST_WEIGHT = "initial_conv.0.weight"
+_SLOPE = 0.01
 _BLOCK_NAME = re.compile(r"features\.(\d+)\.(.+)")
 _OUTER_NAMES = {
     "initial_conv.0.": "stem.conv.",
@@ -55,12 +57,16 @@ class _Block:
     expansion: int
     squeezed: int
     reduced: int
+    # if the file tells it
+    stride: int | None = None
 
     def continues(self, other: "_Block") -> bool:
         """Whether this block can stand behind another in its stage."""
         same = (self.kind, self.out_channels, self.kernel, self.expansion)
-        return same == (other.kind, other.out_channels, other.kernel, other.expansion) and (
-            self.in_channels == self.out_channels
+        return (
+            same == (other.kind, other.out_channels, other.kernel, other.expansion)
+            and self.in_channels == self.out_channels
+            and self.stride in (None, 1)
         )
 
 
@@ -85,11 +91,16 @@ def convert(checkpoint: SourceCheckpoint, label_names: Sequence[str] | None = No
         ValueError: if the parts of the checkpoint do not fit together, or are not those of a DeepECG-SL network.
     """
     tensors = _without_prefix(checkpoint.tensors)
-    stages = _stages(_blocks(tensors))
+    modules = _modules(checkpoint.entries.get("modules") or {})
+    stages = _stages(_blocks(tensors, modules))
+    stem_stride, stage_strides, sure = _strides(stages, modules, checkpoint.config or {})
     settings = _settings(tensors, stages, checkpoint.config or {})
+    settings |= {"stem_stride": stem_stride, "stage_strides": stage_strides, **_constants(modules)}
     renamed = _rename(tensors, stages)
     head = {name: tensor for name, tensor in tensors.items() if name.startswith("classifier.")}
     notes = [f"The network is the variant {name}." for name in VARIANTS if _is_variant(settings, name)]
+    if not notes and not sure:
+        notes = [f"The network is no published variant; its strides are taken to be theirs, {stage_strides}."]
     if not head:
         if label_names is not None:
             raise ValueError("`label_names` were given, but this checkpoint has no classification head.")
@@ -115,7 +126,30 @@ def _without_prefix(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def _blocks(tensors: Mapping[str, torch.Tensor]) -> list[_Block]:
+def _modules(modules: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The parts of a pickled network by the names of their weights."""
+    first = _FIRST_WEIGHT.removesuffix(".weight")
+    prefix = min((name for name in modules if name.endswith(first)), default=first).removesuffix(first)
+    return {name.removeprefix(prefix): settings for name, settings in modules.items() if name.startswith(prefix)}
+
+
+def _stride_of(modules: Mapping[str, Mapping[str, Any]], name: str) -> int | None:
+    stride = modules.get(name, {}).get("stride")
+    return stride[0] if isinstance(stride, tuple) and len(stride) == 1 and type(stride[0]) is int else None
+
+
+def _constants(modules: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a pickled network was made with besides its strides."""
+    slopes = {settings["negative_slope"] for settings in modules.values() if "negative_slope" in settings}
+    if slopes - {_SLOPE}:
+        raise ValueError(f"the activation has the slopes {sorted(slopes)}; DeepECG-SL's has {_SLOPE}.")
+    constants = {settings["eps"] for settings in modules.values() if "eps" in settings}
+    if len(constants) > 1:
+        raise ValueError(f"the batch normalisations have the constants {sorted(constants)}; one was expected.")
+    return {"batch_norm_eps": constants.pop()} if constants else {}
+
+
+def _blocks(tensors: Mapping[str, torch.Tensor], modules: Mapping[str, Mapping[str, Any]]) -> list[_Block]:
     parts: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         found = _BLOCK_NAME.fullmatch(name)
@@ -125,10 +159,10 @@ def _blocks(tensors: Mapping[str, torch.Tensor]) -> list[_Block]:
         raise ValueError(
             f"the blocks of the network have the numbers {sorted(parts)}, not 0, 1, 2, ...; some are gone."
         )
-    return [_read_block(number, parts[number]) for number in range(len(parts))]
+    return [_read_block(number, parts[number], modules) for number in range(len(parts))]
 
 
-def _read_block(number: int, part: Mapping[str, torch.Tensor]) -> _Block:
+def _read_block(number: int, part: Mapping[str, torch.Tensor], modules: Mapping[str, Mapping[str, Any]]) -> _Block:
     def shape(name: str) -> tuple[int, int, int]:
         tensor = part.get(name)
         if tensor is None or tensor.ndim != 3:
@@ -148,7 +182,9 @@ def _read_block(number: int, part: Mapping[str, torch.Tensor]) -> _Block:
         if width != in_channels * expansion:
             raise ValueError(f"`features.{number}` expands {in_channels} channels to {width}, which is no multiple.")
     reduced = shape("se.se.1.weight")[0] if any(name.startswith("se.") for name in part) else 0
-    return _Block(kind, in_channels, out_channels, kernel, expansion, width, reduced)
+    strided = "fused_conv" if kind == "fused" else "depthwise_conv"
+    stride = _stride_of(modules, f"features.{number}.{strided}.0")
+    return _Block(kind, in_channels, out_channels, kernel, expansion, width, reduced, stride)
 
 
 def _stages(blocks: Sequence[_Block]) -> list[list[_Block]]:
@@ -168,17 +204,14 @@ def _settings(
         if name not in tensors or tensors[name].ndim != 3:
             raise ValueError(f"`{name}` is missing, or no weight of a one-dimensional convolution.")
     stem_channels, num_leads, stem_kernel = tensors[_FIRST_WEIGHT].shape
-    stem_stride, stage_strides = _strides(len(stages), config)
     settings = {
         "num_leads": num_leads,
         "stem_channels": stem_channels,
         "stem_kernel": stem_kernel,
-        "stem_stride": stem_stride,
         "stage_blocks": [stage[0].kind for stage in stages],
         "stage_channels": [stage[0].out_channels for stage in stages],
         "stage_depths": [len(stage) for stage in stages],
         "stage_kernels": [stage[0].kernel for stage in stages],
-        "stage_strides": stage_strides,
         "stage_expansions": [stage[0].expansion for stage in stages],
         "stage_squeeze_ratios": [_squeeze_ratio(number, stage) for number, stage in enumerate(stages)],
         "hidden_size": tensors["final_conv.weight"].shape[0],
@@ -188,20 +221,26 @@ def _settings(
     return settings
 
 
-def _strides(num_stages: int, config: Mapping[str, Any]) -> tuple[int, list[int]]:
-    published = DeepECGSLConfig()
+def _strides(
+    stages: Sequence[Sequence[_Block]], modules: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any]
+) -> tuple[int, list[int], bool]:
+    """Strides of the stem and of the stages, and whether the checkpoint tells them."""
+    num_stages, published = len(stages), DeepECGSLConfig()
+    read = [_stride_of(modules, _FIRST_WEIGHT.removesuffix(".weight")), *(stage[0].stride for stage in stages)]
+    if None not in read:
+        return read[0], read[1:], True
     stated = config.get("strides")
     if stated is not None:
         # The first entry is that of the stem and of the first stage; the original lists more than it uses
         if len(stated) < num_stages:
             raise ValueError(f"the configuration gives `strides` {stated} for {num_stages} stages.")
-        return stated[0], list(stated[:num_stages])
+        return stated[0], list(stated[:num_stages]), True
     if num_stages != len(published.stage_strides):
         raise ValueError(
             f"the blocks form {num_stages} stages, the published networks have {len(published.stage_strides)}. "
             "Strides cannot be read off weights: put a config.json with the original's `strides` beside them."
         )
-    return published.stem_stride, list(published.stage_strides)
+    return published.stem_stride, list(published.stage_strides), False
 
 
 def _squeeze_ratio(number: int, stage: Sequence[_Block]) -> int:
