@@ -20,8 +20,8 @@ from .errors import ECGReadError
 from .registry import ReadRequest
 
 # Gaps between pieces hold no bytes, so the length of the joined recording is bounded by what the pieces hold. Twelve
-# leads in four groups that follow each other need 4.
-MAX_GAP_RATIO = 64
+# leads one after the other need 12.
+MAX_GAP_RATIO = 16
 
 
 @dataclass
@@ -89,7 +89,8 @@ def join_leads(
             "The times in the file are damaged; export it again.",
         )
     starts = [round(offset) for offset in offsets]
-    joined = np.full((len(names), max(s + p.samples.size for s, p in zip(starts, pieces, strict=True))), np.nan)
+    width = max(start + piece.samples.size for start, piece in zip(starts, pieces, strict=True))
+    joined = np.full((len(names), width), np.nan, dtype=np.float32)
     taken = np.zeros(joined.shape, dtype=bool)
     for start, piece in sorted(zip(starts, pieces, strict=True), key=lambda pair: -pair[1].samples.size):
         row = names.index(final[piece.name])
