@@ -94,7 +94,7 @@ class ECGQuality:
         leads (`dict[str, LeadQuality]`): per lead.
         missing_leads (`list[str]`): of the twelve standard leads those that are neither there nor derivable.
         padding_seconds (`tuple[float, float]`): time at the beginning and at the end in which every lead stays at one
-            value or is NaN (ours).
+            value or is NaN, or of which the file tells that it holds a calibration pulse (ours).
         power_line_hz (`int`, *optional*): 50 or 60, whichever stands out of the spectrum; `None` if neither does.
         limb_error_mv (`float`, *optional*): the 95th percentile of the disagreement of III, aVR, aVL and aVF with what
             follows from I and II (Einthoven's law, Goldberger's leads), in the worst of them.
@@ -144,6 +144,10 @@ def assess_quality(record: ECGRecord, limits: QualityLimits | None = None) -> EC
     limits = limits or QualityLimits()
     rate = float(record.sampling_rate)
     begin, end = _padding(record.signal)
+    told = record.metadata.get("no_ecg_after_seconds")
+    if isinstance(told, (int, float)) and begin < round(told * rate):
+        # The calibration pulse at the end of Philips files is no ECG either.
+        end = min(end, round(told * rate))
     signal = record.signal[:, begin:end].astype(np.float64)
     known = np.isnan(signal).mean(axis=1) < 1 if signal.shape[1] else np.zeros(len(signal), dtype=bool)
     filled = _bridge(signal)
