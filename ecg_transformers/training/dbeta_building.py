@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -192,8 +191,3 @@ def _load_text_encoder(model: DBetaForPreTraining, source: str) -> None:
         lacking = sorted({*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])})
         raise ValueError(f"--text_encoder {source} lacks {len(lacking)} tensors: {', '.join(lacking[:3])}.")
     model.dbeta.text_encoder.load_state_dict(encoder.state_dict())
-
-
-def local_name(source: str | None) -> str | None:
-    """Return what a source is called in records: of a folder the last part."""
-    return os.path.basename(os.path.abspath(source)) if source is not None and os.path.isdir(source) else source

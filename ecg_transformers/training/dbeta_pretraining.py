@@ -5,61 +5,38 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import enable_full_determinism, set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.utils import logging
 
 from ..models.dbeta.processing_dbeta import DBetaProcessor
 from .arguments import CorpusArguments
-from .callbacks import CropEpochCallback, GracefulStopCallback, ReadableProgressCallback
+from .callbacks import CropEpochCallback, GracefulStopCallback
 from .data import CorpusSplit
-from .dbeta_building import BuiltDBeta, build_dbeta, build_tokenizer, local_name
+from .dbeta_building import BuiltDBeta, build_dbeta, build_tokenizer
 from .dbeta_collator import DBetaPretrainingCollator
 from .negative_sampling import NegativeReports, embed_with_cache, make_embedder, unique_texts
-from .output_folder import check_start, find_checkpoint, prepare_output_dir, save_model_folder
+from .output_folder import check_start, prepare_output_dir
 from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments, ReportArguments
+from .pretraining_run import (
+    PretrainingResult,
+    RunFacts,
+    describe_splits,
+    local_name,
+    run_pretraining,
+    show_readable_progress,
+    skip_evaluation_without_records,
+)
 from .pretraining_trainer import PretrainingTrainer
 from .report_corpus import ReportCorpus, load_report_corpus
-from .run_control import Clock, TrainingInterrupted, without_bars_of_saving, write_card_if_possible
-from .run_record import (
-    METRICS_FILE,
-    RUN_FILE,
-    describe_arguments,
-    describe_environment,
-    learning_curve,
-    to_plain,
-    write_json,
-)
-
-logger = logging.get_logger(__name__)
+from .run_control import Clock, without_bars_of_saving
+from .run_record import to_plain
 
 EMBEDDINGS_FILE = "report_embeddings.safetensors"
 PARTS = ("mlm_loss", "mem_loss", "etm_loss", "ets_loss", "etm_accuracy", "retrieval_accuracy")
-
-
-@dataclass
-class PretrainingResult:
-    """What `pretrain_dbeta` returns; on processes other than the first, only what they know.
-
-    Args:
-        output_dir (`Path`): model, processor, card, `run.json`, `metrics.json`.
-        validation (`dict[str, float]`, *optional*): losses and accuracies on the validation records.
-        learning_curve (`list[dict]`): one entry per evaluation.
-        seconds (`dict[str, float]`): duration of the parts of the run.
-    """
-
-    output_dir: Path
-    validation: dict[str, float] | None = None
-    learning_curve: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def pretrain_dbeta(
@@ -106,12 +83,7 @@ def _pretrain(
         with training_args.main_process_first(desc="loading the corpus"):
             corpus = load_report_corpus(data_args)
         tokenizer = build_tokenizer(model_args, report_args, unique_texts(corpus.reports["train"]))
-    if not corpus.has_records("validation") and training_args.eval_strategy != "no":
-        logger.warning(
-            "The corpus has no validation records, so there are no validation losses and no best checkpoint."
-        )
-        training_args.eval_strategy = type(training_args.eval_strategy)("no")
-        training_args.load_best_model_at_end = False
+    skip_evaluation_without_records(corpus.has_records("validation"), training_args)
     check_start(
         checkpoint, training_args, _start(model_args, data_args, report_args, training_args, corpus, tokenizer)
     )
@@ -123,32 +95,23 @@ def _pretrain(
         with training_args.main_process_first(desc="embedding the reports"):
             banks = build_banks(corpus, report_args, output_dir)
     trainer, stopper = make_trainer(built, corpus, banks, data_args, report_args, training_args)
-    is_main = trainer.is_world_process_zero()
-    if is_main:
+    if trainer.is_world_process_zero():
         print(_opening_report(corpus, built, banks, training_args), flush=True)
-
-    with clock.measure("training"):
-        if training_args.num_train_epochs > 0 or training_args.max_steps > 0:
-            trainer.train(resume_from_checkpoint=checkpoint)
-    stopper.restore_handlers()
-    if stopper.received is not None:
-        raise TrainingInterrupted(stopper.received, find_checkpoint(output_dir))
-
-    save_model_folder(trainer, output_dir)
-    result = PretrainingResult(output_dir, learning_curve=learning_curve(trainer.state.log_history))
-    if corpus.has_records("validation"):
-        # The closing report tells the figures.
-        trainer.remove_callback(ReadableProgressCallback)
-        with clock.measure("evaluation"):
-            metrics = trainer.evaluate()
-        result.validation = {name: metrics[f"eval_{name}"] for name in ("loss", *PARTS) if f"eval_{name}" in metrics}
-    if is_main:
+    facts = RunFacts(
+        corpus.facts,
+        {
+            "text_encoder": local_name(report_args.text_encoder),
+            "new_parts": built.new_parts,
+            "text_tokens": len(built.tokenizer),
+        },
+        built.base_model,
+        built.extractor,
+        (model_args, data_args, report_args, training_args),
+        PARTS,
+    )
+    result = run_pretraining(trainer, stopper, checkpoint, clock, facts)
+    if trainer.is_world_process_zero():
         (output_dir / EMBEDDINGS_FILE).unlink(missing_ok=True)
-        result.seconds = clock.finish()
-        _write_records(result, corpus, built, trainer, (model_args, data_args, report_args, training_args))
-        write_card_if_possible(output_dir)
-        print(_closing_report(result), flush=True)
-    trainer.accelerator.wait_for_everyone()
     return result
 
 
@@ -235,9 +198,7 @@ def make_trainer(
         measure=measure_dbeta,
         tri_stage=training_args.schedule == "tri_stage",
     )
-    for default in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(default)
-    trainer.add_callback(ReadableProgressCallback(training_args.metric_for_best_model, also=PARTS))
+    show_readable_progress(trainer, PARTS)
     return trainer, stopper
 
 
@@ -296,10 +257,6 @@ def _start(
 def _opening_report(
     corpus: ReportCorpus, built: BuiltDBeta, banks: dict[str, NegativeReports], arguments: PretrainingArguments
 ) -> str:
-    sizes = ", ".join(
-        f"{facts['records']} {split}" + (f" ({facts['patients']} patients)" if "patients" in facts else "")
-        for split, facts in corpus.facts["splits"].items()
-    )
     different = corpus.facts["splits"]["train"]["different_reports"]
     parameters = sum(parameter.numel() for parameter in built.model.parameters())
     origin = f"from {built.base_model}" if built.base_model else "from scratch"
@@ -307,76 +264,10 @@ def _opening_report(
     negatives = f"mismatched ones from the {bank.k} most {bank.kind}" if bank else "none swapped"
     return "\n".join(
         [
-            f"Corpus {corpus.facts['name']}: {sizes} records with a report; {different} different reports in "
-            f"training, {negatives}.",
+            f"Corpus {corpus.facts['name']}: {describe_splits(corpus.facts)} records with a report; {different} "
+            f"different reports in training, {negatives}.",
             f"Model dbeta, {parameters / 1e6:.2f} M parameters, {origin}; {len(built.tokenizer)} text tokens.",
             f"Learning rate {arguments.learning_rate:g} ({arguments.schedule}), batch "
             f"{arguments.train_batch_size * arguments.world_size}, device {arguments.device}.",
         ]
-    )
-
-
-def _closing_report(result: PretrainingResult) -> str:
-    lines = []
-    if result.validation:
-        shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in result.validation.items())
-        lines.append(f"Validation records: {shown}.")
-    lines.append(f"Saved in {result.output_dir} after {result.seconds['total']:.0f} s.")
-    return "\n".join(lines)
-
-
-def _write_records(
-    result: PretrainingResult,
-    corpus: ReportCorpus,
-    built: BuiltDBeta,
-    trainer: PretrainingTrainer,
-    arguments: tuple[Any, ...],
-) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    report_args: ReportArguments = arguments[2]
-    training_args, state = trainer.args, trainer.state
-    metrics = {"validation": result.validation}
-    tri_stage = training_args.schedule == "tri_stage"
-    write_json(result.output_dir / METRICS_FILE, metrics)
-    write_json(
-        result.output_dir / RUN_FILE,
-        {
-            "format_version": 1,
-            "kind": "pretraining",
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "arguments": describe_arguments(*arguments),
-            "environment": {**describe_environment(), "processes": training_args.world_size},
-            "corpus": corpus.facts,
-            "model": {
-                "model_type": model.config.model_type,
-                "base_model": local_name(built.base_model),
-                "base_model_is_local": built.base_model is not None and os.path.isdir(built.base_model),
-                "text_encoder": local_name(report_args.text_encoder),
-                "parameters": sum(parameter.numel() for parameter in model.parameters()),
-                "new_parts": built.new_parts,
-                "text_tokens": len(built.tokenizer),
-                "sampling_rate": built.extractor.sampling_rate,
-                "window_seconds": built.extractor.window_seconds,
-                "recipe": built.extractor.recipe,
-            },
-            "training": {
-                "learning_rate": training_args.learning_rate,
-                "weight_decay": training_args.weight_decay,
-                "optimizer": training_args.optim,
-                "warmup": 0.1 if tri_stage else training_args.warmup_steps,
-                "schedule": "tri_stage" if tri_stage else training_args.lr_scheduler_type,
-                "batch_size": training_args.train_batch_size
-                * training_args.world_size
-                * training_args.gradient_accumulation_steps,
-                "seed": training_args.seed,
-                "steps": state.global_step,
-                "epochs": state.epoch,
-                "best_step": state.best_global_step,
-                "best_metric": state.best_metric,
-                "metric_for_best_model": training_args.metric_for_best_model,
-            },
-            "learning_curve": result.learning_curve,
-            "metrics": metrics,
-            "seconds": result.seconds,
-        },
     )

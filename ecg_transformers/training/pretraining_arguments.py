@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from .arguments import CorpusArguments
 from .negative_sampling import KINDS
 from .run_arguments import RunArguments, parse_arguments
+from .segment_pairs import KINDS as PAIRS
 from .text_masking import MASK_TOKEN
 
 
@@ -49,6 +50,51 @@ class PretrainingModelArguments:
     def from_scratch(self) -> bool:
         """Whether no checkpoint is given."""
         return self.model_name_or_path is None
+
+
+@dataclass
+class SSLModelArguments(PretrainingModelArguments):
+    """Which model."""
+
+    config_overrides: str | None = field(
+        default=None,
+        metadata={
+            "help": "Changes to the configuration, for example "
+            "'num_hidden_layers=4,mask_time_prob=0.5,num_negatives=50,gumbel_temperature_decay=0.999,"
+            "cmsc_loss_weight=0.5'. From a checkpoint only settings that keep the shapes of the weights make sense."
+        },
+    )
+
+
+@dataclass
+class SegmentArguments:
+    """What makes a pair of segments, and what is hidden from the model."""
+
+    pairs: str = field(
+        default="halves",
+        metadata={
+            "help": "Pairs of segments that belong together: 'halves' of a recording, one after the other, or "
+            "'records', two recordings of a patient (another two every epoch; patients with one are left out).",
+            "choices": list(PAIRS),
+        },
+    )
+    segment_seconds: float = field(
+        default=5.0, metadata={"help": "Length of a half; pairs of recordings have the recipe's window."}
+    )
+    lead_mask_probability: float = field(
+        default=0.5, metadata={"help": "Probability of zeroing each lead of each segment, in training."}
+    )
+    keep_one_lead: bool = field(
+        default=False, metadata={"help": "Never zero all leads of a segment; the original can (once in 4096)."}
+    )
+
+    def __post_init__(self):
+        if self.pairs not in PAIRS:
+            raise ValueError(f"--pairs is one of {', '.join(PAIRS)}; got {self.pairs!r}.")
+        if not self.segment_seconds > 0:
+            raise ValueError(f"--segment_seconds must be positive; got {self.segment_seconds}.")
+        if not 0 <= self.lead_mask_probability <= 1:
+            raise ValueError(f"--lead_mask_probability is a probability in [0, 1]; got {self.lead_mask_probability}.")
 
 
 @dataclass
@@ -166,6 +212,64 @@ class PretrainingArguments(RunArguments):
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             self.greater_is_better = self.metric_for_best_model.endswith("_accuracy")
         super().__post_init__()
+
+
+@dataclass
+class SSLPretrainingArguments(PretrainingArguments):
+    """How to optimise.
+
+    The defaults are those of DeepECG-SSL's own pretraining: Adam with betas 0.9 and 0.98, epsilon 1e-6, weight decay
+    0.01, learning rate 5e-5 throughout (there: 342 x 3 x 2 segments a step, at most 1,000 epochs).
+    """
+
+    schedule: str = field(
+        default="trainer",
+        metadata={
+            "help": "'trainer': as --lr_scheduler_type and --warmup_steps say; 'tri_stage': up over 10 %% of the "
+            "steps, held for 40 %%, exponentially down to 5 %% of the rate.",
+            "choices": ["trainer", "tri_stage"],
+        },
+    )
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate."})
+    per_device_train_batch_size: int = field(
+        default=32,
+        metadata={
+            "help": "Pairs of segments per process and step. Pairs of one step, of all processes, are told from each "
+            "other; accumulated steps are not."
+        },
+    )
+    per_device_eval_batch_size: int = field(
+        default=32, metadata={"help": "Pairs of segments per process in evaluation."}
+    )
+    num_train_epochs: float = field(default=20.0, metadata={"help": "Passes over the training pairs."})
+    metric_for_best_model: str | None = field(
+        default="loss", metadata={"help": "Validation metric that picks the best checkpoint, such as cmsc_loss."}
+    )
+
+
+def parse_deepecg_ssl_pretraining_arguments(
+    arguments: Sequence[str] | None = None,
+) -> tuple[SSLModelArguments, CorpusArguments, SegmentArguments, SSLPretrainingArguments]:
+    """Read the arguments of a DeepECG-SSL pretraining run.
+
+    Args:
+        arguments (sequence of `str`, *optional*): see `parse_arguments`.
+
+    Returns:
+        `tuple` of `SSLModelArguments`, `CorpusArguments`, `SegmentArguments` and `SSLPretrainingArguments`.
+
+    Raises:
+        ValueError: if the file cannot be read, names unknown arguments, or a value is out of range.
+
+    Example:
+        >>> parse_deepecg_ssl_pretraining_arguments(["--corpus", "ptbxl", "--data_dir", "ptb-xl", "--output_dir", "x"])
+    """
+    return parse_arguments(
+        (SSLModelArguments, CorpusArguments, SegmentArguments, SSLPretrainingArguments),
+        arguments,
+        "Pretrain DeepECG-SSL on ECGs without labels: masked prediction of quantized features, and a contrast between "
+        "segments of patients. The first argument may be a .json or .yaml file with the same names.",
+    )
 
 
 def parse_dbeta_pretraining_arguments(

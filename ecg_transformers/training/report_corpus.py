@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from transformers.utils import logging
 from ..corpora import corpus_function, list_corpora
 from .arguments import CorpusArguments
 from .negative_sampling import unique_texts
+from .pretraining_run import digest_records
 from .reports import clean_reports
 from .task import SPLITS, column_of, corpus_name, load_splits, patient_numbers
 
@@ -43,8 +43,7 @@ class ReportCorpus:
 
     def digest(self, split: str) -> str:
         """Return a fingerprint of a split's records and reports."""
-        names = [str(name) for name in column_of(self.splits[split], "record_id")]
-        return hashlib.sha256(json.dumps([names, self.reports[split]]).encode()).hexdigest()[:16]
+        return digest_records(self.splits[split], self.reports[split])
 
 
 def load_report_corpus(arguments: CorpusArguments) -> ReportCorpus:
@@ -59,7 +58,7 @@ def load_report_corpus(arguments: CorpusArguments) -> ReportCorpus:
     Raises:
         ValueError: if the corpus cannot be loaded, or no training record has a report.
     """
-    corpus = load_splits(_without_labels(arguments))
+    corpus = load_splits(without_labels(arguments))
     name = corpus_name(arguments)
     result = ReportCorpus({}, {}, {"name": name, "task": arguments.task, "splits": {}})
     for split in SPLITS[:2]:
@@ -95,7 +94,7 @@ def load_report_corpus(arguments: CorpusArguments) -> ReportCorpus:
     return result
 
 
-def _without_labels(arguments: CorpusArguments) -> CorpusArguments:
+def without_labels(arguments: CorpusArguments) -> CorpusArguments:
     """Ask the corpus for all its records, labelled or not, where it has an option for that."""
     if arguments.corpus not in list_corpora():
         return arguments

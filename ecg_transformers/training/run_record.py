@@ -22,6 +22,8 @@ RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "test_predictions.csv"
 _PACKAGES = ("ecg-transformers", "torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "scipy")
+# Endings of the names of measures that belong to the learning curve of training too
+_PARTS = ("_loss", "_accuracy", "_penalty", "_perplexity", "_temperature")
 _PATHS = (
     "output_dir",
     "data_dir",
@@ -176,7 +178,7 @@ def learning_curve(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]
     for entry in log_history:
         if "loss" in entry:
             training_loss, rate = entry["loss"], entry.get("learning_rate")
-            parts = {f"training_{key}": entry[key] for key in entry if key.endswith(("_loss", "_accuracy"))}
+            parts = {f"training_{key}": entry[key] for key in entry if key.endswith(_PARTS)}
             if not evaluated:
                 curve.append(
                     {"epoch": entry.get("epoch"), "step": entry.get("step"), "training_loss": training_loss, **parts}

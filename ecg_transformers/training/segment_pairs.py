@@ -39,6 +39,8 @@ class SegmentPairs(CorpusSplit):
         ValueError: for another kind, or if no patient has two recordings.
 
     Attributes:
+        source (`datasets.Dataset`): the split with all its columns.
+        patients (`np.ndarray`): a number for each recording, equal for those of one patient.
         num_patients (`int`): patients that take part.
         num_left_out (`int`): recordings that do not.
     """
@@ -47,6 +49,7 @@ class SegmentPairs(CorpusSplit):
         if kind not in KINDS:
             raise ValueError(f"Pairs of segments are one of {', '.join(KINDS)}; got {kind!r}.")
         super().__init__(dataset, seed, ("ecg",))
+        self.source = dataset
         self.kind = kind
         self.patients = patient_numbers(dataset)
         if kind == "halves":

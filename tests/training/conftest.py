@@ -16,6 +16,14 @@ TINY_DBETA = (
 )
 
 
+# DeepECG-SSL with about 5,000 parameters
+TINY_SSL = (
+    "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32,conv_dim=[8,8,8,8],"
+    "num_conv_pos_embeddings=8,num_conv_pos_embedding_groups=2,num_codevectors_per_group=8,codevector_dim=8,"
+    "proj_codevector_dim=8,num_negatives=10,classifier_num_heads=2"
+)
+
+
 @pytest.fixture(scope="session")
 def tiny_overrides():
     return TINY
@@ -24,6 +32,11 @@ def tiny_overrides():
 @pytest.fixture(scope="session")
 def tiny_dbeta_overrides():
     return TINY_DBETA
+
+
+@pytest.fixture(scope="session")
+def tiny_ssl_overrides():
+    return TINY_SSL
 
 
 @pytest.fixture(scope="session")
@@ -86,5 +99,31 @@ def make_pretraining_arguments(corpus_folder, tmp_path):
             if name not in given:
                 arguments += [f"--{name}", str(value)]
         return parse_dbeta_pretraining_arguments([*arguments, *map(str, extra)])
+
+    return make
+
+
+@pytest.fixture
+def make_ssl_arguments(corpus_folder, tmp_path):
+    """Arguments of a DeepECG-SSL pretraining of a few steps."""
+    from ecg_transformers.training import parse_deepecg_ssl_pretraining_arguments
+
+    def make(*extra, output="run"):
+        settings = {
+            "corpus": corpus_folder,
+            "config_overrides": TINY_SSL,
+            "output_dir": tmp_path / output,
+            "num_train_epochs": 2,
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 10,
+            "use_cpu": True,
+            "disable_tqdm": True,
+        }
+        given = {extra[index].lstrip("-") for index in range(0, len(extra), 2)}
+        arguments = []
+        for name, value in settings.items():
+            if name not in given:
+                arguments += [f"--{name}", str(value)]
+        return parse_deepecg_ssl_pretraining_arguments([*arguments, *map(str, extra)])
 
     return make
