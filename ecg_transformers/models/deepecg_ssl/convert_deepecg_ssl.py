@@ -109,6 +109,8 @@ _OTHER_PRETRAINING = {
     "mask_selection": "static",
     "no_mask_overlap": False,
     "mask_channel_prob": 0.0,
+    "infonce": True,
+    "cmsc_weights": None,
 }
 
 
@@ -398,9 +400,11 @@ def _pretraining_settings(
     for name, value in _UNSUPPORTED.items():
         if settings.get(name, value) != value:
             raise ValueError(f"`{name}` {settings[name]} is not supported; only {value} is.")
-    unlike = [name for name, value in _OTHER_PRETRAINING.items() if settings.get(name, value) != value]
+    criterion = _group(checkpoint.config, "criterion")
+    options = {**settings, **criterion}
+    unlike = [name for name, value in _OTHER_PRETRAINING.items() if options.get(name, value) != value]
     if unlike:
-        stated = ", ".join(f"{name} {settings[name]}" for name in unlike)
+        stated = ", ".join(f"{name} {options[name]}" for name in unlike)
         notes.append(
             f"The pretraining used options that this model does not have, so it would go on without: {stated}."
         )
@@ -426,7 +430,6 @@ def _pretraining_settings(
     if settings.get("latent_temp") is not None:
         names = ("max_gumbel_temperature", "min_gumbel_temperature", "gumbel_temperature_decay")
         fields |= dict(zip(names, _numbers(settings["latent_temp"], 3, "latent_temp"), strict=True))
-    criterion = _group(checkpoint.config, "criterion")
     if criterion.get("loss_weights") is not None:
         names = ("diversity_loss_weight", "feature_penalty_weight")
         fields |= dict(zip(names, _numbers(criterion["loss_weights"], 2, "loss_weights"), strict=True))
@@ -451,7 +454,8 @@ def _find_recipe(checkpoint: SourceCheckpoint, fields: Mapping[str, Any], notes:
         raise ValueError(
             f"it was trained at {rate} Hz, for which there is no recipe; pass the `feature_extractor` of its training."
         )
-    if rate is None:
+    # Labels with published thresholds are DeepECG's
+    if rate is None and "thresholds" not in fields:
         notes.append(
             "The checkpoint does not say its sampling rate. The recipe is DeepECG-SSL's (250 Hz, 10 s); ECG-FM's "
             "(500 Hz, 5 s) is `--recipe ecg_fm`."
