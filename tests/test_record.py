@@ -24,8 +24,11 @@ from ecg_transformers.feature_extraction.ecg_leads import arrange_leads
             ("vx", "VX"),
             ("-aVR", "-aVR"),
             ("ECG_I", "I"),
+            ("DI", "I"),
+            ("DII", "II"),
+            ("DIII", "III"),
         ],
-        *[("", None), ("pleth", None), ("V", None), ("V10", None), ("IV", None), ("lead", None), ("ECG", None)],
+        *[("", None), ("pleth", None), ("V", None), ("V10", None), ("DV1", None), ("IV", None), ("lead", None), ("ECG", None)],
     ],
 )
 def test_canonical_lead_names(spelling, name):

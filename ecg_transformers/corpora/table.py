@@ -59,7 +59,7 @@ def load_table(
 ) -> DatasetDict:
     """Load files listed in CSV tables with the columns `filename`, `age`, `sex` and then one column per label.
 
-    Files may be of any format that `read_ecg` reads, also mixed. Columns called `patient_id`, `record_id`, `fold`,
+    Files may be of any format that `read_ecg` reads, also mixed; their column may be called `file` too. Columns called `patient_id`, `record_id`, `fold`,
     `report` and `memmap_idx` are never labels.
 
     Args:
@@ -227,6 +227,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     except Exception as error:
         raise ValueError(f"{path} is no table of comma-, semicolon- or tab-separated values: {error}") from error
     table.columns = [str(column).strip() for column in table.columns]
+    if "filename" not in table:
+        table = table.rename(columns={"file": "filename"})
     if "filename" not in table:
         raise ValueError(f"The table {path} needs a column 'filename'; it has {', '.join(table.columns)}.")
     if not len(table):

@@ -19,14 +19,16 @@ OTHER_LEADS = (
 DERIVED_LEADS = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 
 _SPELLINGS = {name.upper(): name for name in (*STANDARD_LEADS, *OTHER_LEADS)}
+# "Derivation": how Portuguese and Spanish write them, as in the CODE data
+_SPELLINGS |= {"DI": "I", "DII": "II", "DIII": "III"}
 _PREFIXES = ("MDC_ECG_LEAD_", "LEAD ", "LEAD_", "LEAD", "ECG ", "ECG_", "ECG", "EKG ", "EKG_", "EKG")
 
 
 def canonical_lead_name(name: str) -> str | None:
     """Return the canonical spelling of a lead name, or `None` if it is no lead that we know.
 
-    Accepts any case (`AVR`, `avr`, `aVr`), surrounding blanks, and prefixes such as `Lead `, `ECG ` and
-    `MDC_ECG_LEAD_`.
+    Accepts any case (`AVR`, `avr`, `aVr`), surrounding blanks, prefixes such as `Lead `, `ECG ` and `MDC_ECG_LEAD_`,
+    and `DI`, `DII`, `DIII` for the bipolar limb leads.
     """
     key = " ".join(str(name).strip().upper().split())
     for prefix in ("", *_PREFIXES):

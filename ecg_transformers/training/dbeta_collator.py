@@ -98,7 +98,13 @@ class DBetaPretrainingCollator:
         seeds = [row["window_seed"] if "window_seed" in row else int(torch.randint(2**31, ())) for row in rows]
         reports, is_aligned = self.choose_reports([row["report"] for row in rows], seeds)
         text = self.tokenizer(
-            reports, padding=True, truncation=True, max_length=self.max_text_size - 2, return_tensors="pt"
+            reports,
+            padding=True,
+            # The model pools the first token.
+            padding_side="right",
+            truncation=True,
+            max_length=self.max_text_size - 2,
+            return_tensors="pt",
         )
         uniforms = row_uniforms(seeds, "text", text.input_ids.shape[1], 3)
         input_ids, labels = self.masker(text.input_ids, text.attention_mask, uniforms)

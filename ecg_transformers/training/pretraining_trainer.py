@@ -72,7 +72,7 @@ class PretrainingTrainer(Trainer):
         self.eval_collator = eval_collator
         self._sums: dict[str, dict[str, torch.Tensor]] = {"train": {}, "eval": {}}
         tied = getattr(self.model, "all_tied_weights_keys", None)
-        if tied and self.model._keys_to_ignore_on_save is None:
+        if tied and not self.model._keys_to_ignore_on_save:
             # Files hold tied weights once. Unsaid, loading the best checkpoint warns of missing ones.
             self.model._keys_to_ignore_on_save = set(tied)
 

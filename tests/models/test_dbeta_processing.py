@@ -1,5 +1,6 @@
 """D-BETA's processor: recordings and texts to model input, saving, opening, what it refuses."""
 
+import copy
 import json
 import os
 import subprocess
@@ -115,6 +116,17 @@ def test_texts(processor):
     assert lengths[0] < lengths[1]
     stated = train_report_tokenizer(REPORTS, vocab_size=200, max_length=12)
     assert len(DBetaProcessor(processor.feature_extractor, stated)(text=long).input_ids[0]) == 12
+
+
+def test_texts_begin_with_their_first_token_whatever_the_side_of_the_tokenizer(processor, tokenizer):
+    """The first token is pooled."""
+    left = copy.deepcopy(tokenizer)
+    left.padding_side = "left"
+    texts = ["a", "atrial fibrillation"]
+    expected = processor(text=texts, return_tensors="pt")
+    batch = DBetaProcessor(processor.feature_extractor, left)(text=texts, return_tensors="pt")
+    assert batch.text_attention_mask[0, 0] == 1 and batch.text_attention_mask[0, -1] == 0
+    assert batch.input_ids.tolist() == expected.input_ids.tolist()
 
 
 def test_recordings(processor):

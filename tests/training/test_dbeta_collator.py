@@ -164,6 +164,15 @@ def test_long_reports_are_cut(make, rows):
     assert restore(batch)[0, -1] == 1
 
 
+def test_reports_begin_with_their_first_token_whatever_the_side_of_the_tokenizer(make, rows, tokenizer, monkeypatch):
+    """The first token is pooled."""
+    expected = make()(rows)
+    monkeypatch.setattr(tokenizer, "padding_side", "left")
+    batch = make()(rows)
+    assert (batch["text_attention_mask"][:, 0] == 1).all() and not batch["text_attention_mask"].all()
+    assert torch.equal(batch["input_ids"], expected["input_ids"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -181,6 +181,8 @@ class DBetaProcessor(ProcessorMixin):
         encoded = self.tokenizer(
             texts,
             padding=padding,
+            # The first token is pooled, so it must be one of the text
+            padding_side="right",
             truncation=truncation,
             max_length=max_length if truncation or padding == "max_length" else None,
             return_attention_mask=True,
