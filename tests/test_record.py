@@ -27,8 +27,9 @@ from ecg_transformers.feature_extraction.ecg_leads import arrange_leads
             ("DI", "I"),
             ("DII", "II"),
             ("DIII", "III"),
+            ("DV1", None),
         ],
-        *[("", None), ("pleth", None), ("V", None), ("V10", None), ("DV1", None), ("IV", None), ("lead", None), ("ECG", None)],
+        *[("", None), ("pleth", None), ("V", None), ("V10", None), ("IV", None), ("lead", None), ("ECG", None)],
     ],
 )
 def test_canonical_lead_names(spelling, name):

@@ -40,6 +40,12 @@ def load(folder, **options):
     return load_corpus("table", data_dir=folder, **{"train_csv": "train.csv", "ecg_dir": "ecgs", **options})
 
 
+def test_the_column_of_files_may_be_called_file(folder):
+    lines = (folder / "train.csv").read_text().replace("filename,", "file,", 1)
+    write_table(folder / "other.csv", lines.splitlines()[1:], lines.splitlines()[0])
+    assert rows_of(load(folder, train_csv="other.csv")) == rows_of(load(folder))
+
+
 def rows_of(corpus):
     return {row["record_id"]: row for split in corpus.values() for row in split.remove_columns("ecg")}
 

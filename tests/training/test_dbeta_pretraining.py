@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 
 import pytest
@@ -8,7 +9,9 @@ from transformers import AutoModel, AutoProcessor, AutoTokenizer, T5Config, T5En
 
 from ecg_transformers import DBetaForSequenceClassification, load_corpus
 from ecg_transformers.training import pretrain_dbeta
-from ecg_transformers.training.dbeta_pretraining import EMBEDDINGS_FILE, measure_dbeta
+from ecg_transformers.training.dbeta_building import build_dbeta, build_tokenizer
+from ecg_transformers.training.dbeta_pretraining import EMBEDDINGS_FILE, build_banks, make_trainer, measure_dbeta
+from ecg_transformers.training.report_corpus import load_report_corpus
 from ecg_transformers.training.report_tokenizer import train_report_tokenizer
 
 PARTS = {"mlm_loss", "mem_loss", "etm_loss", "ets_loss"}
@@ -225,6 +228,51 @@ def test_equal_reports_cannot_be_swapped(corpus_folder, make_pretraining_argumen
         )
     )
     assert result.validation["etm_loss"] > 0 and result.validation["retrieval_accuracy"] == 1
+
+
+def test_every_argument_of_the_reports_reaches_the_batches(make_pretraining_arguments, tmp_path):
+    given = {
+        "negative_share": 0.25,
+        "negative_candidates": 3,
+        "negatives": "similar",
+        "mlm_probability": 0.125,
+        "mask_token": "<extra_id_5>",
+        "lead_mask_probability": 0.75,
+        "keep_one_lead": True,
+        "max_text_size": 40,
+        "train_windows": "first",
+    }
+    options = [text for name, value in given.items() for text in (f"--{name}", value)]
+    model_args, data_args, report_args, training_args = make_pretraining_arguments(*options)
+    corpus = load_report_corpus(data_args)
+    tokenizer = build_tokenizer(model_args, report_args, corpus.reports["train"])
+    built = build_dbeta(model_args, report_args, tokenizer)
+    banks = build_banks(corpus, report_args, tmp_path)
+    trainer, stopper = make_trainer(built, corpus, banks, data_args, report_args, training_args)
+    stopper.restore_handlers()
+    for split, collator in (("train", trainer.data_collator), ("validation", trainer.eval_collator)):
+        assert collator.negatives is banks[split] and set(banks[split].texts) == set(corpus.reports[split])
+        assert (banks[split].k, banks[split].kind) == (3, "similar")
+        assert (collator.negative_share, collator.max_text_size) == (0.25, 40)
+        assert collator.masker.probability == 0.125
+        assert collator.masker.mask_token_id == tokenizer.convert_tokens_to_ids("<extra_id_5>")
+        assert collator.count_tokens(5000) == 312
+    assert (trainer.data_collator.lead_mask_probability, trainer.data_collator.keep_one_lead) == (0.75, True)
+    assert trainer.data_collator.windows == "first"
+    # Validation records keep their leads.
+    assert (trainer.eval_collator.lead_mask_probability, trainer.eval_collator.windows) == (0.0, "first")
+    *_, data_args, report_args, training_args = make_pretraining_arguments(output="other")
+    trainer, stopper = make_trainer(built, corpus, banks, data_args, report_args, training_args)
+    stopper.restore_handlers()
+    assert (trainer.data_collator.windows, trainer.eval_collator.windows) == ("random", "first")
+
+
+def test_the_best_checkpoint_is_loaded_without_warnings(make_pretraining_arguments, caplog, monkeypatch):
+    """Files hold the tied text embeddings once."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    with caplog.at_level("WARNING"):
+        pretrain_dbeta(*make_pretraining_arguments("--num_train_epochs", 1))
+    assert "missing keys" not in caplog.text
 
 
 def test_measures():
