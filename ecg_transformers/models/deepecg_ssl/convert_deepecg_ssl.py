@@ -157,7 +157,7 @@ def convert(checkpoint: SourceCheckpoint, label_names: Sequence[str] | None = No
     fields = _geometry(checkpoint, encoder, settings, is_finetuned, notes)
     fields |= {ours: settings[name] for name, ours in _DROPOUTS.items() if settings.get(name) is not None}
     fields |= _mask_settings(settings, encoder, needed=bool(others) and not is_finetuned)
-    renamed = {_PREFIX + _our_name(name): tensor for name, tensor in encoder.items()}
+    renamed = {_PREFIX + our_name(name): tensor for name, tensor in encoder.items()}
     if is_finetuned:
         model_class = DeepECGSSLForSequenceClassification
         head_fields, head = _read_head(checkpoint, settings, others, label_names, notes)
@@ -182,7 +182,8 @@ def _group(config: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     return dict(group) if isinstance(group, Mapping) else {}
 
 
-def _our_name(name: str) -> str:
+def our_name(name: str) -> str:
+    """Return our name of an encoder's original weight; the name itself if there is none."""
     for pattern, replacement in _ENCODER_NAMES:
         if pattern.match(name):
             return pattern.sub(replacement, name, count=1)
