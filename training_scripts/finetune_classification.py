@@ -8,26 +8,7 @@
 
 import sys
 
-from ecg_transformers.training import TrainingInterrupted, finetune, parse_finetuning_arguments
-
-
-def main() -> int:
-    """Run the script and return its exit code."""
-    try:
-        finetune(*parse_finetuning_arguments())
-    except TrainingInterrupted as interruption:
-        print(interruption, file=sys.stderr)
-        return 128 + interruption.signal_number
-    except KeyboardInterrupt:
-        print("interrupted before training had begun", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        if "debug" in sys.argv:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
+from ecg_transformers.training import finetune, parse_finetuning_arguments, run_script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(finetune, parse_finetuning_arguments))

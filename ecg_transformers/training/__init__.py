@@ -28,6 +28,7 @@ _PUBLIC_NAMES = {
     "parameter_groups": ".layer_groups",
     "FineTuneResult": ".finetuning",
     "TrainingInterrupted": ".run_control",
+    "run_script": ".run_control",
     "finetune": ".finetuning",
     "CorpusArguments": ".arguments",
     "PretrainingModelArguments": ".pretraining_arguments",

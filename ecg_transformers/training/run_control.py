@@ -1,11 +1,13 @@
-"""What runs of every kind need around training: interruption, durations, the card."""
+"""What runs of every kind need around training: exit codes, interruption, durations, the card."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import logging
 
@@ -28,6 +30,34 @@ class TrainingInterrupted(Exception):
             f"Stopped by signal {signal_number}; {where}. Go on with the same command and --resume_from_checkpoint "
             "last."
         )
+
+
+def run_script(
+    run: Callable[..., Any], parse: Callable[[], tuple], interrupted: str = "interrupted before training had begun"
+) -> int:
+    """Parse the command line, run, and turn what goes wrong into a message and an exit code.
+
+    Args:
+        run (callable): takes what `parse` returns.
+        parse (callable): reads the command line.
+        interrupted (`str`, *optional*): what to say after Ctrl-C where nothing was saved.
+
+    Returns:
+        `int`: 0; 2 for arguments and files that cannot be used; 130 after Ctrl-C; 128 plus the signal's number where
+        training was interrupted and a checkpoint written.
+    """
+    try:
+        run(*parse())
+    except TrainingInterrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return 128 + interruption.signal_number
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def write_card_if_possible(folder: Path) -> None:
