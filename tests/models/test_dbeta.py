@@ -415,6 +415,47 @@ def test_layerdrop_skips_layers_in_training_only():
         assert len(model(**inputs, output_hidden_states=True).hidden_states or ()) == 0
 
 
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ("ecg_config", "feat_proj_dropout"),
+        ("ecg_config", "hidden_dropout"),
+        ("ecg_config", "attention_dropout"),
+        ("ecg_config", "activation_dropout"),
+        ("text_config", "dropout_rate"),
+        ("cross_modal_config", "hidden_dropout_prob"),
+        ("cross_modal_config", "attention_probs_dropout_prob"),
+        ("decoder_config", "attention_dropout"),
+    ],
+)
+def test_each_dropout_acts_in_training_only(part, field):
+    settings = {**tiny_dbeta.WITHOUT_DROPOUT}
+    settings[part] = {**settings.get(part, {}), field: 0.5}
+    torch.manual_seed(0)
+    model = DBetaForPreTraining(tiny_dbeta.config(**settings))
+    batch = {**tiny_dbeta.inputs(2), **tiny_dbeta.labels("AutoModelForPreTraining", 2)}
+
+    def losses():
+        with torch.no_grad():
+            return model(**batch).loss.item()
+
+    model.eval()
+    assert losses() == losses()
+    model.train()
+    assert losses() != losses()
+
+
+def test_new_positions_begin_as_in_wav2vec2():
+    """Weight normalisation begins with the weight that it normalises, so the first step does not change its scale."""
+    torch.manual_seed(0)
+    config = tiny_dbeta.config(ecg_config={"hidden_size": 64, "num_conv_pos_embeddings": 16})
+    convolution = DBetaModel(config).ecg_encoder.pos_conv_embed.conv
+    weight = convolution.parametrizations.weight
+    torch.testing.assert_close(convolution.weight, weight.original1, rtol=1e-5, atol=1e-6)
+    assert convolution.weight.std().item() == pytest.approx(2 / (16 * 64) ** 0.5, rel=0.03)
+    assert not convolution.bias.any()
+
+
 def test_setting_the_attention_is_silent(caplog):
     for head in ("AutoModel", "AutoModelForSequenceClassification", "AutoModelForPreTraining"):
         model = tiny(head)
