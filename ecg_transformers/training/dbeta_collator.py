@@ -10,12 +10,13 @@ import torch
 from .data import joint_seed
 from .lead_masking import mask_leads
 from .negative_sampling import NegativeReports
-from .reports import clean_report
+from .reports import clean_report, split_statements
 from .row_randomness import row_uniforms
 from .text_masking import MASK_TOKEN, ReportMasker
 
 # The original cuts reports to two tokens fewer than its largest text.
 MAX_TEXT_SIZE = 256
+STATEMENTS = ("all", "one")
 
 
 class DBetaPretrainingCollator:
@@ -37,6 +38,9 @@ class DBetaPretrainingCollator:
         lead_mask_probability (`float`, *optional*, defaults to 0.5): of zeroing a lead, see `mask_leads`.
         keep_one_lead (`bool`, *optional*, defaults to `False`): never zero all leads.
         windows (`str`, *optional*, defaults to `"random"`): which window of a longer record: `"random"` or `"first"`.
+        statements (`str`, *optional*, defaults to `"all"`): `"one"` takes one statement of each report at random, as
+            ConVIRT takes a sentence (arXiv 2010.00747; here commas separate too), so that the text encoder learns
+            what a finding means by itself; D-BETA takes `"all"`, the whole report.
         max_text_size (`int`, *optional*, defaults to 256): reports are cut to two tokens fewer, `</s>` included.
         count_tokens (callable, *optional*): from samples to ECG tokens (`config.ecg_config.count_tokens`). With it the
             batch says by `noise` which ECG tokens are removed, and that too belongs to the row.
@@ -61,11 +65,14 @@ class DBetaPretrainingCollator:
         lead_mask_probability: float = 0.5,
         keep_one_lead: bool = False,
         windows: str = "random",
+        statements: str = "all",
         max_text_size: int = MAX_TEXT_SIZE,
         count_tokens: Callable[[int], int] | None = None,
     ):
         if windows not in ("first", "random"):
             raise ValueError(f"windows must be 'first' or 'random'; got {windows!r}.")
+        if statements not in STATEMENTS:
+            raise ValueError(f"statements must be {' or '.join(map(repr, STATEMENTS))}; got {statements!r}.")
         if not 0 <= negative_share <= 1:
             raise ValueError(f"The share of mismatched reports lies in [0, 1]; got {negative_share}.")
         if max_text_size < 4:
@@ -78,6 +85,7 @@ class DBetaPretrainingCollator:
         self.lead_mask_probability = lead_mask_probability
         self.keep_one_lead = keep_one_lead
         self.windows = windows
+        self.statements = statements
         self.max_text_size = max_text_size
         self.count_tokens = count_tokens
 
@@ -97,6 +105,8 @@ class DBetaPretrainingCollator:
         """
         seeds = [row["window_seed"] if "window_seed" in row else int(torch.randint(2**31, ())) for row in rows]
         reports, is_aligned = self.choose_reports([row["report"] for row in rows], seeds)
+        if self.statements == "one":
+            reports = self.pick_statements(reports, seeds)
         text = self.tokenizer(
             reports,
             padding=True,
@@ -155,3 +165,11 @@ class DBetaPretrainingCollator:
             cleaned[row] = report
         is_aligned[swapped] = 0.0
         return cleaned, is_aligned
+
+    def pick_statements(self, reports: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """Return one statement of each report, drawn uniformly."""
+        picked = []
+        for report, uniform in zip(reports, row_uniforms(seeds, "statement").tolist(), strict=True):
+            statements = split_statements(report)
+            picked.append(statements[min(int(uniform * len(statements)), len(statements) - 1)])
+        return picked

@@ -180,6 +180,7 @@ def make_trainer(
             lead_mask_probability,
             report_args.keep_one_lead,
             windows,
+            report_args.statements,
             report_args.max_text_size,
             built.model.config.ecg_config.count_tokens,
         )

@@ -118,6 +118,15 @@ class ReportArguments:
             "starts from its weights, and takes its size and tokenizer from it. From scratch only."
         },
     )
+    statements: str = field(
+        default="all",
+        metadata={
+            "help": "'all': the model reads whole reports, as D-BETA does; 'one': one statement of each, another one "
+            "every epoch, so that it learns what a finding means by itself, as labels are asked for in zero-shot "
+            "diagnosis.",
+            "choices": ["all", "one"],
+        },
+    )
     max_text_size: int = field(
         default=256, metadata={"help": "Reports are cut to two tokens fewer than this, as D-BETA does."}
     )

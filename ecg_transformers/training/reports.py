@@ -8,6 +8,8 @@ from collections.abc import Iterable
 _BLANKS = re.compile(r"\s+")
 _EKG = re.compile(r"\bekg\b")
 _ORNAMENTS = "*=- "
+# A full stop inside a number or a word ends nothing.
+_STATEMENT_ENDS = re.compile(r"[.,;](?=\s|$)|\n")
 
 
 def clean_report(text: str) -> str:
@@ -33,3 +35,20 @@ def clean_reports(texts: Iterable[str | None]) -> list[str | None]:
     """Clean many reports; what is missing or empty after cleaning is `None`."""
     cleaned = (clean_report(text) if text is not None else "" for text in texts)
     return [text or None for text in cleaned]
+
+
+def split_statements(text: str) -> list[str]:
+    """Split a report at full stops, commas, semicolons and line ends, as ECG reports list their findings.
+
+    Args:
+        text (`str`): a report.
+
+    Returns:
+        `list[str]`: its statements; the report itself if it has one only.
+
+    Example:
+        >>> split_statements("sinus rhythm, 72/min. left bundle branch block.")
+        ['sinus rhythm', '72/min', 'left bundle branch block']
+    """
+    statements = [part.strip(_ORNAMENTS) for part in _STATEMENT_ENDS.split(text)]
+    return [part for part in statements if part] or [text]

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,7 @@ def parse_arguments(
     arguments: Sequence[str] | None = None,
     description: str | None = None,
     usage: str = "%(prog)s [run.yaml] --output_dir FOLDER [options]",
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Any, ...]:
     """Read the arguments of a run into dataclasses.
 
@@ -159,6 +161,8 @@ def parse_arguments(
             line, without dashes) are the defaults that the other arguments change.
         description (`str`, *optional*): what `--help` says first.
         usage (`str`, *optional*): the line above it.
+        presets (mapping, *optional*): name -> settings by argument; `--preset NAME` makes them the defaults, which a
+            file and the other arguments change.
 
     Returns:
         `tuple`: an instance of each kind.
@@ -167,12 +171,14 @@ def parse_arguments(
         ValueError: if the file cannot be read, names unknown arguments, or a value is out of range.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    preset, arguments = _take_preset(arguments, presets or {})
     parser = HfArgumentParser(
         kinds,
         usage=usage,
         description=description,
     )
     _group_help(parser, kinds)
+    parser.set_defaults(**preset)
     if arguments and Path(arguments[0]).suffix in (".json", ".yaml", ".yml"):
         settings = _read_settings(Path(arguments.pop(0)))
         known = {entry.name for kind in kinds for entry in fields(kind)}
@@ -183,6 +189,20 @@ def parse_arguments(
             )
         parser.set_defaults(**settings)
     return parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+
+
+def _take_preset(
+    arguments: list[str], presets: Mapping[str, Mapping[str, Any]]
+) -> tuple[Mapping[str, Any], list[str]]:
+    """Return the settings of `--preset NAME`, and the other arguments."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset")
+    known, rest = parser.parse_known_args(arguments)
+    if not presets or known.preset is None:
+        return {}, arguments
+    if known.preset not in presets:
+        raise ValueError(f"--preset {known.preset}: there are {', '.join(presets)}.")
+    return presets[known.preset], rest
 
 
 def _group_help(parser: HfArgumentParser, kinds: Sequence[type]) -> None:

@@ -8,7 +8,7 @@ from ecg_transformers.training.dbeta_collator import DBetaPretrainingCollator
 from ecg_transformers.training.negative_sampling import NegativeReports, TfidfEmbedder
 from ecg_transformers.training.pretraining_arguments import PretrainingModelArguments, ReportArguments
 from ecg_transformers.training.report_tokenizer import train_report_tokenizer
-from ecg_transformers.training.reports import clean_report
+from ecg_transformers.training.reports import clean_report, split_statements
 
 REPORTS = [
     "Sinus rhythm. Normal EKG",
@@ -115,6 +115,20 @@ def test_without_a_bank_all_reports_are_their_own(make, rows, tokenizer):
     assert texts_of(batch, tokenizer)[0] == "sinus rhythm. normal ecg"
 
 
+def test_one_statement_of_each_report(make, tokenizer):
+    report = "Sinus rhythm. Left bundle branch block, first degree AV block"
+    rows = [{"ecg": record(0), "report": report, "window_seed": seed} for seed in range(60)]
+    batch = make(negatives=None, statements="one", mlm_probability=0.0)(rows)
+    texts = texts_of(batch, tokenizer)
+    assert set(texts) == {"sinus rhythm", "left bundle branch block", "first degree av block"}
+    assert min(texts.count(text) for text in set(texts)) > 8
+    # Of a swapped report the statements are those of the other.
+    swapped = make(statements="one", mlm_probability=0.0, negative_share=1.0)(rows[:20])
+    statements = {statement for text in CLEANED for statement in split_statements(text)}
+    decoded = {tokenizer.decode(tokenizer(statement).input_ids, True) for statement in statements}
+    assert set(texts_of(swapped, tokenizer)) <= decoded and not swapped["is_aligned"].any()
+
+
 def test_a_row_does_not_depend_on_the_batch(make, rows):
     collator = make(count_tokens=lambda samples: samples // 16)
     together = collator(rows)
@@ -178,6 +192,7 @@ def test_reports_begin_with_their_first_token_whatever_the_side_of_the_tokenizer
     [
         ({"windows": "all"}, "'first' or 'random'"),
         ({"negative_share": 1.2}, "lies in"),
+        ({"statements": "some"}, "'all' or 'one'"),
         ({"max_text_size": 3}, "max_text_size"),
         ({"mask_token": "[MASK]"}, "no token"),
     ],
