@@ -55,6 +55,8 @@ _PUBLIC_NAMES = {
     "pretrain_deepecg_ssl": ".deepecg_ssl_pretraining",
     "DEMO_SETTINGS": ".presets",
     "demo_arguments": ".presets",
+    "DBETA_DEMO_SETTINGS": ".presets",
+    "dbeta_demo_arguments": ".presets",
 }
 
 __all__ = sorted(_PUBLIC_NAMES)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .arguments import (
+    CorpusArguments,
     DataArguments,
     EvaluationArguments,
     FinetuningArguments,
     ModelArguments,
     parse_finetuning_arguments,
 )
+
+if TYPE_CHECKING:
+    from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments, ReportArguments
 
 # A small HuBERT-ECG that learns the nine findings of the synthetic corpus from scratch in about a minute on two CPU
 # cores. Its windows and tokens are those of the published sizes; only widths and depth are smaller.
@@ -32,6 +36,32 @@ DEMO_SETTINGS: dict[str, Any] = {
     "dataloader_num_workers": 1,
 }
 
+# A small D-BETA that learns in a few minutes on two CPU cores to name the nine findings of the synthetic corpus from
+# its reports alone. Lead masking, the share of removed tokens, and of mismatched reports are D-BETA's. Not D-BETA's:
+# the weight of the contrastive loss, whose mean over all pairs of a batch is small beside the others; one statement of
+# a report at a time; few candidates, since the corpus has some sixty different reports only.
+DBETA_DEMO_SETTINGS: dict[str, Any] = {
+    "corpus": "synthetic",
+    "corpus_options": ["num_patients=600", "records_per_patient=2"],
+    "size": "tiny",
+    "config_overrides": "ets_loss_weight=30",
+    "vocab_size": 300,
+    "statements": "one",
+    "negative_candidates": 8,
+    "learning_rate": 3e-3,
+    "max_steps": 2000,
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 32,
+    "eval_strategy": "steps",
+    "eval_steps": 200,
+    "metric_for_best_model": "ets_loss",
+    "seed": 42,
+    "cpu_threads": 1,
+    "dataloader_num_workers": 1,
+}
+# What `--preset` of training_scripts/pretrain_dbeta.py knows.
+DBETA_PRESETS = {"demo": DBETA_DEMO_SETTINGS}
+
 
 def demo_arguments(
     output_dir: str | os.PathLike, **changes: Any
@@ -48,8 +78,33 @@ def demo_arguments(
     Example:
         >>> result = finetune(*demo_arguments("runs/demo"))
     """
+    return parse_finetuning_arguments(_command_line({**DEMO_SETTINGS, "output_dir": os.fspath(output_dir), **changes}))
+
+
+def dbeta_demo_arguments(
+    output_dir: str | os.PathLike, **changes: Any
+) -> tuple[PretrainingModelArguments, CorpusArguments, ReportArguments, PretrainingArguments]:
+    """Return the arguments of D-BETA's demonstration run, which `--preset demo` of its script is.
+
+    Args:
+        output_dir (`str` or path): folder for the model.
+        **changes: arguments by name that differ from `DBETA_DEMO_SETTINGS`.
+
+    Returns:
+        What `pretrain_dbeta` takes.
+
+    Example:
+        >>> result = pretrain_dbeta(*dbeta_demo_arguments("runs/dbeta"))
+    """
+    from .pretraining_arguments import parse_dbeta_pretraining_arguments
+
+    settings = {**DBETA_DEMO_SETTINGS, "output_dir": os.fspath(output_dir), **changes}
+    return parse_dbeta_pretraining_arguments(_command_line(settings))
+
+
+def _command_line(settings: dict[str, Any]) -> list[str]:
     arguments = []
-    for name, value in {**DEMO_SETTINGS, "output_dir": os.fspath(output_dir), **changes}.items():
+    for name, value in settings.items():
         values = value if isinstance(value, (list, tuple)) else [value]
         arguments += [f"--{name}", *map(str, values)]
-    return parse_finetuning_arguments(arguments)
+    return arguments

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from .arguments import CorpusArguments
 from .negative_sampling import KINDS
+from .presets import DBETA_PRESETS
 from .run_arguments import RunArguments, parse_arguments
 from .segment_pairs import KINDS as PAIRS
 from .text_masking import MASK_TOKEN
@@ -302,5 +303,8 @@ def parse_dbeta_pretraining_arguments(
         (PretrainingModelArguments, CorpusArguments, ReportArguments, PretrainingArguments),
         arguments,
         "Pretrain D-BETA on ECGs and their reports: masked language modelling, masked ECG modelling, ECG-text "
-        "matching and a contrastive loss. The first argument may be a .json or .yaml file with the same names.",
+        "matching and a contrastive loss. The first argument may be a .json or .yaml file with the same names. "
+        "--preset demo trains a small model on the synthetic corpus in minutes.",
+        usage="%(prog)s [run.yaml] [--preset demo] --output_dir FOLDER [options]",
+        presets=DBETA_PRESETS,
     )

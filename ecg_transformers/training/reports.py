@@ -51,4 +51,4 @@ def split_statements(text: str) -> list[str]:
         ['sinus rhythm', '72/min', 'left bundle branch block']
     """
     statements = [part.strip(_ORNAMENTS) for part in _STATEMENT_ENDS.split(text)]
-    return [part for part in statements if part] or [text]
+    return [part for part in statements if any(map(str.isalnum, part))] or [text]
