@@ -192,13 +192,30 @@ class ECGInference:
         inputs = self.extractor(list(records), windows=self.windows, device=device, return_tensors="pt")
         index = inputs.pop("record_index", torch.arange(len(records))).cpu().numpy()
         lead_mask = inputs.pop("lead_mask").cpu().numpy().astype(bool)
-        outputs = [
-            self._values({name: value[start : start + self.batch_size] for name, value in inputs.items()})
-            for start in range(0, len(index), self.batch_size)
-        ]
-        values = aggregate_windows(torch.cat(outputs).float().cpu().numpy(), index, method=self.aggregation)
+        outputs, places = [], []
+        for rows, length in self._equally_long(inputs):
+            for chosen in rows.split(self.batch_size):
+                outputs.append(self._values({name: value[chosen, ..., :length] for name, value in inputs.items()}))
+                places.append(chosen)
+        outputs = torch.cat(outputs)[torch.cat(places).argsort()]
+        values = aggregate_windows(outputs.float().cpu().numpy(), index, method=self.aggregation)
         first_rows = np.searchsorted(index, np.arange(len(records)))
         return values, np.bincount(index, minlength=len(records)), lead_mask[first_rows]
+
+    def _equally_long(self, inputs: dict[str, torch.Tensor]) -> Iterator[tuple[torch.Tensor, int]]:
+        """Yield rows and their number of samples.
+
+        Most recipes make windows of one length. Where none is cut, the extractor pads rows to the longest of the call,
+        and networks that see the padding (the group norm of wav2vec 2.0) would make a record depend on its company.
+        """
+        samples = inputs["input_values"].shape[-1]
+        rows = torch.arange(len(inputs["input_values"]), device=inputs["input_values"].device)
+        if "attention_mask" not in inputs or any(entry["step"] == "crop" for entry in self.extractor.recipe):
+            yield rows, samples
+            return
+        lengths = samples - inputs["attention_mask"].flip(-1).argmax(-1)
+        for length in lengths.unique().tolist():
+            yield rows[lengths == length], length
 
     def _values(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.embeddings:

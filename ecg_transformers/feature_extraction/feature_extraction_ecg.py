@@ -224,7 +224,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             generator = torch.Generator().manual_seed(generator)
         groups, num_records = self._group(records, sampling_rate, lead_names, units, device)
         outputs = []
-        for (rate, _), (indices, names, signal, lead_mask) in groups.items():
+        for (rate, *_), (indices, names, signal, lead_mask) in groups.items():
             signal, lead_mask = self._check(signal, lead_mask, names, num_records, rate)
             start = SignalBatch(
                 signal,
@@ -263,7 +263,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(features)
 
     def _group(self, records, sampling_rate, lead_names, units, device):
-        """Bring recordings to mV and lead order, stacked by rate and length: one tensor per kind."""
+        """Bring recordings to mV and lead order, stacked by rate, length and precision: one tensor per kind."""
         if isinstance(records, np.ndarray | torch.Tensor) and records.ndim == 3:
             items = list(records)
         elif isinstance(records, list | tuple):
@@ -275,12 +275,10 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
         kinds: dict[tuple, list] = {}
         for index, item in enumerate(items):
             signal, present, rate, name = self._normalize(item, index, len(items), sampling_rate, lead_names, units)
-            kinds.setdefault((rate, signal.shape[-1]), []).append((index, name, signal, present))
+            kinds.setdefault((rate, signal.shape[-1], signal.dtype), []).append((index, name, signal, present))
         groups = {}
-        double = any(member[2].dtype == torch.float64 for members in kinds.values() for member in members)
         for kind, members in kinds.items():
-            signal = torch.stack([member[2] for member in members])
-            signal = signal.to(device=device, dtype=torch.float64 if double else torch.float32)
+            signal = torch.stack([member[2] for member in members]).to(device=device)
             present = torch.from_numpy(np.stack([member[3] for member in members])).to(signal.device)
             indices = torch.tensor([member[0] for member in members])
             groups[kind] = (indices, [member[1] for member in members], signal, present)

@@ -404,3 +404,14 @@ def test_the_factor_leaves_out_what_the_original_rejects():
 def test_steps_say_what_they_take(step, words):
     with pytest.raises(ValueError, match=words):
         apply_recipe(batch_of(torch.zeros(1, 2, 2500)), [step])
+
+
+@pytest.mark.parametrize("model_type", ["deepecg_ssl", "deepecg_sl"])
+def test_a_record_in_single_precision_stays_so_beside_a_double(model_type):
+    extractor = ECGFeatureExtractor.for_model_type(model_type)
+    single = torch.randn(12, 5000, generator=torch.Generator().manual_seed(0)).cumsum(-1) / 50
+    double = single.double() + 0.1
+    alone = [extractor(signal, sampling_rate=500, return_tensors="pt").input_values[0] for signal in (single, double)]
+    together = extractor([double, single, double], sampling_rate=500, return_tensors="pt").input_values
+    assert torch.equal(together[1], alone[0])
+    assert torch.equal(together[0], alone[1]) and torch.equal(together[2], alone[1])
