@@ -282,10 +282,17 @@ def _build_model(checkpoint: SourceCheckpoint, entry: ModelEntry, converted: Con
         for name in sorted(expected.keys() & tensors.keys())
         if tensors[name].shape != expected[name].shape
     ]
+    # What was trained is in floating point; other kinds would be cast, complex ones to their real parts
+    kinds = [
+        f"{name} {tensors[name].dtype}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if expected[name].is_floating_point() and not tensors[name].is_floating_point()
+    ]
     problems = {
         "missing": sorted(expected.keys() - tensors.keys()),
         "unexpected": sorted(tensors.keys() - expected.keys()),
         "of another shape": shapes,
+        "not in floating point": kinds,
     }
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)

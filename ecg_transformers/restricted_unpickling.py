@@ -187,6 +187,24 @@ _pickle_module = types.SimpleNamespace(
 )
 
 
+# Weights hardly compress; a program and its debug records do, and are small
+_MOST_INFLATION, _ROOM_FOR_TEXT = 10, 2**26
+
+
+def check_inflation(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse an archive whose entries are many times its size, before they fill the memory.
+
+    Raises:
+        UnsafePickleError: if so.
+    """
+    size, inflated = path.stat().st_size, sum(entry.file_size for entry in archive.infolist())
+    if inflated > _MOST_INFLATION * size + _ROOM_FOR_TEXT:
+        raise UnsafePickleError(
+            f"{path} is refused: its {size:,} bytes would become {inflated:,}, which no weights do. Nothing in it was "
+            "read. Fetch it again from its origin."
+        )
+
+
 def load_without_running(path: str | Path) -> Any:
     """Read a file written by `torch.save`, without running anything that it contains.
 
@@ -198,7 +216,7 @@ def load_without_running(path: str | Path) -> Any:
 
     Raises:
         UnsafePickleError: if the pickle calls anything but what builds containers, numbers and tensors; the message
-            names it. Nothing has been run.
+            names it. Nothing has been run. Also for an archive that inflates to many times its size.
         ValueError: if the file is no whole torch checkpoint.
         FileNotFoundError: if there is no such file.
     """
@@ -207,6 +225,7 @@ def load_without_running(path: str | Path) -> Any:
         raise FileNotFoundError(f"There is no checkpoint file {path}.")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            check_inflation(path, archive)
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 raise UnsafePickleError(
                     f"{path} is a TorchScript program; `load_torchscript_parameters` reads its parameters."

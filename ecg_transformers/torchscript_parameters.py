@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .restricted_unpickling import AttributeBag, RestrictedUnpickler, UnsafePickleError
+from .restricted_unpickling import AttributeBag, RestrictedUnpickler, UnsafePickleError, check_inflation
 
 _TREE, _CONSTANTS = "/data.pkl", "/constants.pkl"
 _MOST_MODULES = 100_000
@@ -103,13 +103,16 @@ def load_torchscript_parameters(path: str | Path) -> dict[str, torch.Tensor]:
 
     Raises:
         UnsafePickleError: if the description of the module calls anything but what builds containers, numbers and
-            tensors. Nothing has been run.
+            tensors. Nothing has been run. Also if the archive inflates to many times its size.
         ValueError: if the file is damaged, or holds no parameters because freezing made them constants of the program.
         FileNotFoundError: if there is no such file.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint file {path}.")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_inflation(path, archive)
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())

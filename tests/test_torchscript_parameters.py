@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ecg_transformers.restricted_unpickling import UnsafePickleError
+from ecg_transformers.restricted_unpickling import UnsafePickleError, load_without_running
 from ecg_transformers.torchscript_parameters import is_torchscript, load_torchscript_parameters
 
 
@@ -157,3 +157,28 @@ def test_modules_without_end(file, tmp_path):
     bomb = rewrite(file, tmp_path / "bomb.pt", {"data.pkl": pickle.dumps(laugh, protocol=2)})
     with pytest.raises(ValueError, match="no end"):
         load_torchscript_parameters(bomb)
+
+
+@pytest.mark.parametrize("entry", ["data.pkl", "data/0"])
+@pytest.mark.parametrize("kind", ["program", "weights"])
+def test_an_archive_that_inflates_without_measure_is_refused(tmp_path, kind, entry):
+    whole, bomb = tmp_path / "whole.pt", tmp_path / "bomb.pt"
+    if kind == "program":
+        torch.jit.script(Network().eval()).save(whole)
+    else:
+        torch.save(Network().state_dict(), whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, bytes(2**27) if name.endswith(f"/{entry}") else source.read(name))
+    assert bomb.stat().st_size < 2**19
+    with pytest.raises(UnsafePickleError, match="bytes would become 134,"):
+        (load_torchscript_parameters if kind == "program" else load_without_running)(bomb)
+
+
+def test_a_compressed_archive_is_read(tmp_path, file):
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(tmp_path / "c.pt", "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    found, expected = load_torchscript_parameters(tmp_path / "c.pt"), load_torchscript_parameters(file)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

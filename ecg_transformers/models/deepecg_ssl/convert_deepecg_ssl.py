@@ -22,6 +22,8 @@ from .modeling_deepecg_ssl import DeepECGSSLForPreTraining, DeepECGSSLForSequenc
 
 _PREFIX = "deepecg_ssl."
 _BASE_FILE = "base_ssl.pt"
+# Samples that the models read: 10 s at 250 Hz, or 5 s at 500 Hz
+_WINDOW = 2500
 # Parameters that a source may hold in excess: the mask vector, where the configuration masks nothing
 IGNORABLE_KEYS = ("masked_spec_embed", _PREFIX + "masked_spec_embed")
 
@@ -173,7 +175,14 @@ def convert(checkpoint: SourceCheckpoint, label_names: Sequence[str] | None = No
         else:
             renamed = {name.removeprefix(_PREFIX): tensor for name, tensor in renamed.items()}
     recipe = _find_recipe(checkpoint, fields, notes)
-    return ConvertedCheckpoint(model_class, DeepECGSSLConfig(**fields), renamed, recipe, notes)
+    config = DeepECGSSLConfig(**fields)
+    if config.receptive_field > _WINDOW:
+        raise ValueError(
+            f"one token of its convolutions, with kernels {list(config.conv_kernel)} and strides "
+            f"{list(config.conv_stride)}, takes {config.receptive_field} samples; the recordings of DeepECG-SSL and "
+            f"ECG-FM have {_WINDOW}."
+        )
+    return ConvertedCheckpoint(model_class, config, renamed, recipe, notes)
 
 
 def _group(config: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
@@ -296,6 +305,7 @@ def _disagreements(stated: Mapping[str, Any], shaped: Mapping[str, Any]) -> list
 
 def _read_convolutions(text: Any) -> list[tuple[int, int, int]]:
     """Read `"[(256, 2, 2)] * 4"`: (channels, kernel, stride) of each convolution. Nothing is evaluated but + and *."""
+    shown = repr(text) if len(repr(text)) <= 200 else repr(text)[:200] + "…"
 
     def read(node: ast.AST) -> Any:
         if isinstance(node, ast.Expression):
@@ -312,15 +322,15 @@ def _read_convolutions(text: Any) -> list[tuple[int, int, int]]:
                 times, items = (left, right) if isinstance(left, int) else (right, left)
                 if times * len(items) <= 1000:
                     return items * times
-        raise ValueError(f"`conv_feature_layers` {text!r} is no list of (channels, kernel, stride).")
+        raise ValueError(f"`conv_feature_layers` {shown} is no list of (channels, kernel, stride).")
 
     try:
         layers = read(ast.parse(text.strip(), mode="eval")) if isinstance(text, str) else list(text)
     except (SyntaxError, TypeError) as error:
-        raise ValueError(f"`conv_feature_layers` {text!r} is no list of (channels, kernel, stride).") from error
+        raise ValueError(f"`conv_feature_layers` {shown} is no list of (channels, kernel, stride).") from error
     layers = [tuple(layer) for layer in layers if isinstance(layer, (list, tuple))]
     if not layers or any(len(layer) != 3 for layer in layers):
-        raise ValueError(f"`conv_feature_layers` {text!r} is no list of (channels, kernel, stride).")
+        raise ValueError(f"`conv_feature_layers` {shown} is no list of (channels, kernel, stride).")
     return layers
 
 
@@ -440,10 +450,13 @@ def _pretraining_settings(
 
 
 def _numbers(value: Any, count: int, name: str) -> list[float]:
-    numbers = ast.literal_eval(value) if isinstance(value, str) else list(value)
+    try:
+        numbers = list(ast.literal_eval(value) if isinstance(value, str) else value)
+    except (SyntaxError, TypeError, ValueError):
+        numbers = []
     if len(numbers) != count or not all(type(number) in (int, float) for number in numbers):
         raise ValueError(f"`{name}` holds {count} numbers; got {value!r}.")
-    return list(numbers)
+    return numbers
 
 
 def _find_recipe(checkpoint: SourceCheckpoint, fields: Mapping[str, Any], notes: list[str]) -> str | None:
