@@ -232,7 +232,6 @@ class ReadableProgressCallback(ProgressCallback):
         self.also = tuple(also)
         self.seconds_between_lines = seconds_between_lines
         self.training_loss: float | None = None
-        self.best: float | None = None
         self._start = self._last_line = (0.0, 0)
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -275,8 +274,14 @@ class ReadableProgressCallback(ProgressCallback):
         value = metrics.get(f"eval_{self.metric}")
         if self.metric not in (None, "loss") and value is not None:
             figures.append(f"{self.metric.replace('_', ' ')} {value:.4f}")
-            if value == value and (self.best is None or (value > self.best) == bool(args.greater_is_better)):
-                self.best = value
+            # Also those before an interruption: a resumed run starts with a new callback.
+            before = [
+                entry[f"eval_{self.metric}"]
+                for entry in state.log_history
+                if entry["step"] < state.global_step and entry.get(f"eval_{self.metric}") is not None
+            ]
+            better = (lambda other: value > other) if args.greater_is_better else (lambda other: value < other)
+            if value == value and all(better(other) for other in before if other == other):
                 figures[-1] += " (best)"
         for name in self.also:
             value = metrics.get(f"eval_{name}")

@@ -46,20 +46,18 @@ def prepare_output_dir(arguments: RunArguments) -> str | None:
         if resume.lower() in ("last", "true"):
             found = find_checkpoint(folder)
             if found is None:
-                raise ValueError(
-                    f"There is no complete checkpoint in {folder} to resume from; leave the argument out."
-                )
+                remedy = "start over with --overwrite_output_dir" if _remains(folder) else "leave the argument out"
+                raise ValueError(f"There is no complete checkpoint in {folder} to resume from; {remedy}.")
             return found
         if not (Path(resume) / "trainer_state.json").is_file():
             raise ValueError(f"--resume_from_checkpoint {resume} is no complete checkpoint folder.")
         return resume
-    remains = sorted(folder.glob("checkpoint-*")) if folder.is_dir() else []
-    remains += [folder / name for name in _RESULTS if (folder / name).exists()]
+    remains = _remains(folder)
     if remains and not arguments.overwrite_output_dir:
+        go_on = "go on with --resume_from_checkpoint last, " if find_checkpoint(folder) else ""
         raise ValueError(
             f"{folder} holds another run ({', '.join(path.name for path in remains[:4])}). Choose another "
-            "--output_dir, go on "
-            "with --resume_from_checkpoint last, or start over with --overwrite_output_dir."
+            f"--output_dir, {go_on}or start over with --overwrite_output_dir."
         )
     # Every process has to look before the first one removes anything.
     if arguments.world_size > 1 and torch.distributed.is_initialized():
@@ -69,6 +67,13 @@ def prepare_output_dir(arguments: RunArguments) -> str | None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
     return None
+
+
+def _remains(folder: Path) -> list[Path]:
+    """List what a run left in a folder; nothing if it only noted its start, so that nothing of it can be lost."""
+    found = sorted(folder.glob("checkpoint-*")) if folder.is_dir() else []
+    found += [folder / name for name in _RESULTS if (folder / name).exists()]
+    return [] if [path.name for path in found] == [START_FILE] else found
 
 
 def find_checkpoint(folder: Path) -> str | None:

@@ -25,11 +25,11 @@ class TrainingInterrupted(Exception):
     def __init__(self, signal_number: int, checkpoint: str | None):
         self.signal_number = signal_number
         self.checkpoint = checkpoint
-        where = f"checkpoint {checkpoint}" if checkpoint else "no checkpoint was reached"
-        super().__init__(
-            f"Stopped by signal {signal_number}; {where}. Go on with the same command and --resume_from_checkpoint "
-            "last."
-        )
+        if checkpoint:
+            text = f"checkpoint {checkpoint}. Go on with the same command and --resume_from_checkpoint last."
+        else:
+            text = "no checkpoint was reached. Start again with the same command."
+        super().__init__(f"Stopped by signal {signal_number}; {text}")
 
 
 def run_script(

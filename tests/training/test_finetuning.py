@@ -11,7 +11,7 @@ from transformers import AutoFeatureExtractor, AutoModelForSequenceClassificatio
 from ecg_transformers import load_corpus
 from ecg_transformers.corpora import label_names
 from ecg_transformers.training import finetune
-from ecg_transformers.training.output_folder import find_checkpoint
+from ecg_transformers.training.output_folder import find_checkpoint, prepare_output_dir
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,55 @@ def test_a_resumed_run_equals_the_straight_one(make_arguments, monkeypatch, work
     for name in first:
         torch.testing.assert_close(second[name], first[name], rtol=0, atol=0)
     assert resumed.test == straight.test and resumed.thresholds == straight.thresholds
+
+
+def test_a_resumed_run_remembers_its_best_evaluation(make_arguments, monkeypatch, capsys):
+    """The first epoch is the best one; the run stops after it and goes on with two worse ones."""
+    from ecg_transformers.training import finetuning
+
+    options = ("--num_train_epochs", 3, "--learning_rate", 0.3, "--save_total_limit", 3)
+    plain = finetuning.GracefulStopCallback
+    with monkeypatch.context() as patch:
+
+        class Stopped(plain):
+            def on_evaluate(self, args, state, control, **kwargs):
+                self.received = 15
+                super().on_evaluate(args, state, control, **kwargs)
+
+        patch.setattr(finetuning, "GracefulStopCallback", Stopped)
+        with pytest.raises(finetuning.TrainingInterrupted):
+            finetune(*make_arguments(*options))
+    result = finetune(*make_arguments(*options, "--resume_from_checkpoint", "last"))
+    values = [entry["macro_auroc"] for entry in result.learning_curve]
+    assert len(values) == 3 and values[0] > max(values[1:])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert ["(best)" in line for line in lines] == [True, False, False]
+    assert json.loads((result.output_dir / "run.json").read_text())["training"]["best_step"] == 3
+    saved = load_file(result.output_dir / "model.safetensors")
+    best = load_file(result.output_dir / "checkpoint-3" / "model.safetensors")
+    assert all(torch.equal(saved[name], best[name]) for name in best)
+
+
+def test_a_folder_with_a_noted_start_only_is_empty(make_arguments, tmp_path):
+    """A run that failed before its first step leaves nothing that could be lost or resumed."""
+    with pytest.raises(ValueError, match="--model_name_or_path nothing"):
+        finetune(*make_arguments("--model_name_or_path", "nothing", "--config_overrides", ""))
+    folder = tmp_path / "run"
+    assert [path.name for path in folder.iterdir()] == ["started_with.json"]
+    training_args = make_arguments()[-1]
+    with pytest.raises(ValueError, match="leave the argument out"):
+        prepare_output_dir(make_arguments("--resume_from_checkpoint", "last")[-1])
+    assert prepare_output_dir(training_args) is None
+
+    # A checkpoint that was cut short is something; both ways out are named, and none that leads nowhere.
+    (folder / "checkpoint-1").mkdir()
+    (folder / "started_with.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds another run .checkpoint-1, started") as refused:
+        prepare_output_dir(training_args)
+    assert "--resume_from_checkpoint" not in str(refused.value)
+    with pytest.raises(ValueError, match="start over with --overwrite_output_dir"):
+        prepare_output_dir(make_arguments("--resume_from_checkpoint", "last")[-1])
+    assert prepare_output_dir(make_arguments("--overwrite_output_dir", True)[-1]) is None
 
 
 def test_only_complete_checkpoints_are_found(tmp_path):
