@@ -295,3 +295,17 @@ def test_the_table_tells_gaps_groups_and_what_was_left_out():
     assert table[0].startswith("| Groups |") and len({line.count("|") for line in table[:6]}) == 1
     with pytest.raises(ValueError, match="'text' or 'markdown'"):
         format_fairness(found, "html")
+
+
+def test_many_records_of_few_patients_are_a_small_group():
+    sexes = ["female"] * 40 + ["male"] * 40
+    targets, probabilities = np.ones((80, 1)), np.linspace(0, 1, 80)[:, None]
+    # Four patients with ten records each, beside forty
+    patients = [f"f{number // 10}" for number in range(40)] + [f"m{number}" for number in range(40)]
+    found = fairness_gaps(targets, probabilities, {"sex": sexes}, patients=patients, num_resamples=0, min_patients=5)
+    rate = found["attributes"]["sex"]["per_label"]["label_0"]["true_positive_rate"]
+    assert rate["too_small"] == ["female"] and rate["gap"]["value"] is None
+    assert rate["groups"]["female"] == {"rate": None, "num_records": 40, "num_patients": 4}
+    found = fairness_gaps(targets, probabilities, {"sex": sexes}, patients=patients, num_resamples=0, min_patients=4)
+    rate = found["attributes"]["sex"]["per_label"]["label_0"]["true_positive_rate"]
+    assert rate["too_small"] == [] and rate["gap"]["value"] == pytest.approx(1)
