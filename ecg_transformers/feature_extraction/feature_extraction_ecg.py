@@ -1,7 +1,9 @@
 """`ECGFeatureExtractor`: from recordings in millivolts to model input, by a recipe that travels with the weights."""
 
 import copy
+import inspect
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +62,7 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
     | a lead of the model missing: III, aVR, aVL, aVF | derived from I and II |
     | any other lead missing | zero, `lead_mask` is 0, a warning |
     | leads in another order or spelling | put in order by name |
-    | leads that the model does not use | left out, with a warning if the name is no known lead |
+    | leads that the model does not use | left out; a warning names them if they are no known leads or others miss |
     | median lead spans over 60 mV or under 0.005 mV | `ValueError`: wrong unit |
     | infinite samples, or no lead with a finite sample | `ValueError` |
     | NaN in all leads at the beginning or the end | cut off: the recording is shorter |
@@ -346,8 +348,12 @@ class ECGFeatureExtractor(SequenceFeatureExtractor):
             )
         if not present.all():
             missing = [lead for lead, found in zip(self.lead_names, present, strict=True) if not found]
-            single = name if count == 1 else None
-            _warn(single, "Missing leads", missing, "They are set to zero, `lead_mask` is 0 for them.")
+            outcome = "They are set to zero, `lead_mask` is 0 for them."
+            # A mistyped name may be that of a lead of another system, as VX is Frank's
+            unused = [lead for lead in names if canonical_lead_name(lead) not in (None, *self.lead_names)]
+            if unused and count == 1:
+                outcome += f" Leads that the model does not use are left out: {unused}."
+            _warn(name if count == 1 else None, "Missing leads", missing, outcome)
         arranged = self._cut_void_ends(torch.from_numpy(arranged), present, name)
         return arranged.to(signal.device), present, rate, name
 
@@ -472,7 +478,16 @@ def _warn(name: str | None, what: str, leads: list[str], outcome: str) -> None:
     else:
         _TOLD.add(what)
         message = f"{what} in some recordings (told once). {outcome}"
-    warnings.warn(message, ECGSignalWarning, stacklevel=4)
+    warnings.warn(message, ECGSignalWarning, stacklevel=_levels_to_caller())
+
+
+def _levels_to_caller() -> int:
+    """Return the `stacklevel` with which `_warn` points at the code that uses the package."""
+    own = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
+    frame, level = inspect.currentframe().f_back, 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(own):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _pad_to(values: torch.Tensor, length: int) -> torch.Tensor:

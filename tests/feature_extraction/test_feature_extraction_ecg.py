@@ -102,6 +102,23 @@ def test_other_missing_leads_are_zero_and_reported():
     assert flat.lead_mask[0].tolist() == [1] * 11 + [0]
 
 
+def test_leads_not_used_are_named_where_others_miss():
+    # VX is Frank's X lead, so not unknown, but may well be a V6 mistyped
+    words = r"Missing leads in the recording: \['V6'\].*left out: \['VX'\]"
+    with pytest.warns(ECGSignalWarning, match=words) as warned:
+        EXTRACTOR(ecg(), sampling_rate=500, lead_names=[*LEADS[:11], "VX"])
+    assert [Path(warning.filename) for warning in warned] == [Path(__file__)]
+
+
+def test_warnings_point_at_the_caller():
+    flat = ecg()
+    flat[3] = 0
+    for names in ([*LEADS[:11], "pleth"], LEADS):
+        with pytest.warns(ECGSignalWarning) as warned:
+            EXTRACTOR(flat, sampling_rate=500, lead_names=names)
+        assert {Path(warning.filename) for warning in warned} == {Path(__file__)}
+
+
 def test_unknown_leads_are_left_out_with_a_warning():
     signal = np.concatenate([ecg(), ecg(seed=1, leads=1)])
     with pytest.warns(ECGSignalWarning, match=r"Unknown leads in the recording: \['pleth'\]"):
