@@ -68,7 +68,8 @@ class ZeroShotArguments:
         metadata={
             "help": "What the labels look like in words: the name of descriptions that the package brings "
             f"({', '.join(list_label_descriptions())}), or a JSON file of your own that maps each label to a text, or "
-            "to a list of texts whose embeddings are averaged. Default: those of the corpus."
+            "to a list of texts whose embeddings are averaged; labels that it leaves out are not scored. Default: "
+            "those of the corpus."
         },
     )
     prompt: str | None = field(
@@ -178,16 +179,24 @@ def evaluate_zero_shot(corpus_args: ZeroShotCorpusArguments, arguments: ZeroShot
             f"The corpus {corpus_args.corpus!r} holds values ({', '.join(names[:5])}); zero-shot classification needs "
             "labels or classes."
         )
-    descriptions = label_descriptions(source, names)
+    descriptions = label_descriptions(source, names, partial=True)
     targets = label_matrix(dataset, names, kind)
     if kind == "single_label_classification":
         targets = one_hot(np.where(targets < 0, np.nan, targets), len(names))
+    scored = list(descriptions)
+    targets = targets[:, [names.index(name) for name in scored]]
     folder.mkdir(parents=True, exist_ok=True)
     print(
         f"Corpus {corpus_name(corpus_args)}, {corpus_args.split}: {len(dataset)} records, {len(names)} labels. Model "
         f"{model.config.model_type} on {model.device}, descriptions {Path(source).name}.",
         flush=True,
     )
+    if len(scored) < len(names):
+        print(
+            f"{len(scored)} of the {len(names)} labels are described and scored, {len(names) - len(scored)} are left "
+            "out.",
+            flush=True,
+        )
 
     with clock.measure("texts"):
         label_embeds = embed_labels(model, processor, descriptions, arguments.prompt, arguments.batch_size)
@@ -197,19 +206,19 @@ def evaluate_zero_shot(corpus_args: ZeroShotCorpusArguments, arguments: ZeroShot
         scores = score_zero_shot(
             targets,
             logits,
-            names,
+            scored,
             groups=patient_numbers(dataset),
             num_resamples=arguments.bootstrap_resamples,
             level=arguments.confidence_level,
             seed=arguments.seed,
         )
-    if scores["num_missing_labels"] == len(names):
+    if scores["num_missing_labels"] == len(scored):
         logger.warning(f"No label has both classes among the {len(dataset)} records, so there are no scores.")
 
     predictions = folder / _predictions_file(corpus_args.split)
     # The table of one evaluation never lies beside the scores of another.
     (folder / METRICS_FILE).unlink(missing_ok=True)
-    _write_predictions(predictions, dataset, names, targets, logits)
+    _write_predictions(predictions, dataset, scored, targets, logits)
     seconds = clock.finish()
     write_json(
         folder / METRICS_FILE,

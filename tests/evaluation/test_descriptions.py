@@ -64,6 +64,19 @@ def test_own_descriptions(tmp_path):
     assert label_descriptions(path) == {"AF": ["irregular"]}
 
 
+def test_own_descriptions_may_leave_labels_out_but_not_mistype_them():
+    names = [*(f"L{number}" for number in range(20)), "NORM", "AFIB"]
+    own = {"AFIB": "irregular", "NORM": "normal"}
+    assert list(label_descriptions(own, names, partial=True)) == ["NORM", "AFIB"]
+    words = r"describes NROM \(did you mean NORM\?\), but the labels are L0, L1, L2, L3, L4 and 17 more"
+    with pytest.raises(ValueError, match=words):
+        label_descriptions({"NROM": "normal", "AFIB": "irregular"}, names, partial=True)
+    with pytest.raises(ValueError, match="not L0, L1, L2, L3, L4 and 15 more. Write"):
+        label_descriptions(own, names)
+    with pytest.raises(ValueError, match="describes 6 labels, but not ABC"):
+        label_descriptions("code", ["ABC", "AF"], partial=True)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

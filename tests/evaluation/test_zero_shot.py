@@ -201,6 +201,23 @@ def test_words_change_the_scores(run, tmp_path):
     assert run("--bootstrap_resamples", 0, "--descriptions", own, output="own")["per_label"] != plain["per_label"]
 
 
+def test_a_part_of_the_labels_is_scored(run, tmp_path, capsys):
+    whole = run("--bootstrap_resamples", 0)
+    texts = json.loads((tmp_path / "out" / "metrics.json").read_text())["texts"]
+    chosen = list(texts)[3:0:-2]
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps({name: texts[name] for name in chosen}))
+    capsys.readouterr()
+    part = run("--bootstrap_resamples", 0, "--descriptions", own, output="part")
+    assert (
+        f"2 of the {len(texts)} labels are described and scored, {len(texts) - 2} are left" in capsys.readouterr().out
+    )
+    assert list(part["per_label"]) == chosen[::-1]
+    assert all(part["per_label"][name] == whole["per_label"][name] for name in chosen)
+    rows = read_table(tmp_path / "part" / "test_predictions.csv")
+    assert [name for name in rows[0] if name.endswith("_true")] == [f"{name}_true" for name in chosen[::-1]]
+
+
 def test_results_are_not_overwritten_unasked(run, tmp_path):
     run("--bootstrap_resamples", 0)
     before = (tmp_path / "out" / "metrics.json").read_bytes()
