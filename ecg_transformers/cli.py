@@ -6,13 +6,13 @@ import argparse
 import csv
 import json
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .cli_messages import in_options, tell_leads_without_signal, tell_left_out
 from .report_labelling_command import add_label_reports
 
 DESCRIPTION = """Electrocardiogram foundation models on the command line.
@@ -209,15 +209,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except (CommandError, ValueError, OSError, ImportError) as error:
         # The errors of the package name the value, what was expected and the remedy.
-        print(f"ecg-transformers {arguments.command}: {_in_options(str(error))}", file=sys.stderr)
+        print(f"ecg-transformers {arguments.command}: {in_options(str(error))}", file=sys.stderr)
         return 1
     finally:
         warnings.formatwarning = previous
-
-
-def _in_options(message: str) -> str:
-    """Name the arguments of the package's functions as options of the command."""
-    return re.sub(r"\b(sampling_rate|lead_names|units)=", r"--\1 ", message)
 
 
 def _print_versions() -> None:
@@ -249,12 +244,14 @@ def _run_over_files(arguments: argparse.Namespace, inference) -> tuple[list, int
 
     from .inference import list_ecg_files
 
-    files = list_ecg_files(arguments.inputs)
+    files = list_ecg_files(arguments.inputs, tell_left_out)
     results = list(tqdm(inference.over_files(files), total=len(files), unit="record", disable=len(files) < 2))
     failed = [result for result in results if result.error]
     for result in failed:
-        print(f"not used: {_in_options(result.error)}", file=sys.stderr)
-    return [result for result in results if not result.error], len(failed)
+        print(f"not used: {in_options(result.error)}", file=sys.stderr)
+    used = [result for result in results if not result.error]
+    tell_leads_without_signal(used)
+    return used, len(failed)
 
 
 def run_predict(arguments: argparse.Namespace) -> int:
@@ -455,12 +452,12 @@ def run_info(arguments: argparse.Namespace) -> int:
             descriptions = [describe_model(entry)]
         else:
             descriptions = []
-            for path in list_ecg_files([entry]):
+            for path in list_ecg_files([entry], tell_left_out):
                 try:
                     descriptions.append(describe_record(read_ecg(path, **_read_options(arguments)), path))
                 except ECGReadError as error:
                     failed += 1
-                    print(f"not readable: {_in_options(str(error))}", file=sys.stderr)
+                    print(f"not readable: {in_options(str(error))}", file=sys.stderr)
         for description in descriptions:
             print(json.dumps(description) if arguments.json else format_description(description))
     return 1 if failed else 0

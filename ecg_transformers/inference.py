@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from transformers.utils import logging
 from .decisions import resolve_thresholds, summarize_groups
 from .evaluation import aggregate_windows
 from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
-from .readers import ECGReadError, find_ecg_files, read_ecg
+from .readers import ECGReadError, read_ecg
+from .readers.folder import search_folder
 from .record import ECGRecord
 
 # Samples of all leads that are preprocessed at once: half an hour of twelve leads at 500 Hz, or 180 records of 10 s.
@@ -277,8 +278,14 @@ def _load_extractor(folder: str | Path) -> ECGFeatureExtractor:
         return ECGFeatureExtractor.from_pretrained(folder)
 
 
-def list_ecg_files(inputs: Sequence[str | Path]) -> list[Path]:
+def list_ecg_files(
+    inputs: Sequence[str | Path], on_left_out: Callable[[Path, list[Path]], None] | None = None
+) -> list[Path]:
     """Expand files and folders to the ECG files among them; a folder without any is an error.
+
+    Args:
+        inputs (sequence of `str` or `Path`): files and folders.
+        on_left_out (callable, *optional*): called with each folder that holds files that are no ECGs, and these files.
 
     Raises:
         FileNotFoundError: if a path does not exist or a folder holds no ECG file.
@@ -286,9 +293,11 @@ def list_ecg_files(inputs: Sequence[str | Path]) -> list[Path]:
     files: list[Path] = []
     for entry in map(Path, inputs):
         if entry.is_dir():
-            found = find_ecg_files(entry)
+            found, others = search_folder(entry)
             if not found:
                 raise FileNotFoundError(f"{entry} holds no file that looks like an ECG (.hea, .mat, .npz, .h5, ...).")
+            if others and on_left_out is not None:
+                on_left_out(entry, others)
             files += found
         elif entry.exists() or entry.with_suffix(".hea").exists():
             files.append(entry)

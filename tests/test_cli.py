@@ -135,6 +135,28 @@ def test_bad_files_are_reported_and_the_others_go_on(records, model, tmp_path, c
     assert "huge.npz" in captured.err and "Traceback" not in captured.err
 
 
+def test_what_is_left_out_and_where_leads_miss_is_told(model, tmp_path, capsys):
+    for seed in range(8):
+        record = recording(2500, seed)
+        leads = slice(None) if seed == 0 else slice(0, 12 - (seed + 1) // 2)
+        part = ECGRecord(record.signal[leads], 500, STANDARD_LEADS[leads], record.metadata)
+        save_npz(part, tmp_path / f"R{seed}.npz")
+    assert run("predict", tmp_path, "--model", model) == 0
+    told = capsys.readouterr().err
+    assert (
+        "in 7 of 8 records" in told
+        and "leads): R1.npz (1), R2.npz (1), R3.npz (2), R4.npz (2), R5.npz (3) and 2 more" in told
+    )
+    assert "left out" not in told
+    (tmp_path / "LICENSE.txt").write_text("as you like")
+    (tmp_path / "labels.csv").write_text("record,AF\nR1,1\nR2,0\n")
+    for command in (("embed", "--model", model, "--json"), ("info",)):
+        assert run(command[0], tmp_path, *command[1:]) == 0
+        assert f"left out of {tmp_path}, no ECG: 2 files (LICENSE.txt, labels.csv)\n" in capsys.readouterr().err
+    assert run("predict", tmp_path / "R1.npz", "--model", model) == 0
+    assert "records" not in capsys.readouterr().err
+
+
 def test_embeddings(records, model, tmp_path, capsys):
     assert run("embed", records, "--model", model, "-o", tmp_path / "e.npz") == 0
     stored = np.load(tmp_path / "e.npz")

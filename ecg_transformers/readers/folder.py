@@ -31,12 +31,18 @@ def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Pa
     Raises:
         ECGReadError: if there is no such folder.
     """
+    return search_folder(folder, recursive)[0]
+
+
+def search_folder(folder: str | os.PathLike, recursive: bool = True) -> tuple[list[Path], list[Path]]:
+    """Return what `find_ecg_files` does, and the other files, sorted: those that belong to no recording either."""
     from .registry import read_head, readers_of, readers_of_any_name
 
     root = Path(folder)
     if not root.is_dir():
         raise ECGReadError(root, "there is no such folder.", "Pass a folder; one file is read with read_ecg(path).")
     found: list[Path] = []
+    others: list[Path] = []
     for current, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
         stems = {name[: -len(".hea")] for name in names if name.endswith(".hea")}
@@ -53,17 +59,21 @@ def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Pa
                 known = [reader for reader in (*readers, *readers_of_any_name()) if reader.sniff(path, head)]
                 damaged = not known and readers and path.suffix.lower() not in _ENDINGS_OF_OTHER_FILES
                 if not damaged and not any(reader.is_record(path, head) for reader in known[:1]):
+                    # Beside headers lie signal files, whatever their names
+                    if not (stems and path.suffix.lower() == ".dat"):
+                        others.append(path)
                     continue
             except Exception:
                 # An unreadable file is reported when it is read; a folder with one such file is still listed.
                 if path.suffix.lower() != ".hea":
+                    others.append(path)
                     continue
             if path.suffix.lower() == ".hea":
                 segments |= _segments_of(path, names)
             found.append(path)
         if segments:
             found = [path for path in found if str(path.parent) != current or path.name not in segments]
-    return sorted(found)
+    return sorted(found), sorted(others)
 
 
 def _segments_of(header: Path, names: list[str]) -> set[str]:
