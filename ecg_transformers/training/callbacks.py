@@ -285,7 +285,7 @@ class ReadableProgressCallback(ProgressCallback):
                 figures[-1] += " (best)"
         for name in self.also:
             value = metrics.get(f"eval_{name}")
-            if value is not None:
+            if value is not None and name != self.metric:
                 figures.append(f"{name.replace('_', ' ')} {value:.4f}")
         self._write(state, f"epoch {state.epoch or 0:.4g}, step {state.global_step}: {', '.join(figures)}")
 

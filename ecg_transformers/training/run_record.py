@@ -36,6 +36,8 @@ _PATHS = (
     "logging_dir",
     "resume_from_checkpoint",
 )
+# Folders or Hub ids.
+_PATHS_OR_NAMES = ("corpus", "model_name_or_path", "model", "tokenizer", "text_encoder", "negative_embedder")
 
 
 # Follow from other arguments or from the machine.
@@ -156,9 +158,7 @@ def describe_arguments(*arguments: Any) -> dict[str, dict[str, Any]]:
                 continue
             if entry.name in _DERIVED and entry.name != "report_to":
                 continue
-            if entry.name in _PATHS or (
-                entry.name in ("corpus", "model_name_or_path", "model") and os.path.isdir(str(value))
-            ):
+            if entry.name in _PATHS or (entry.name in _PATHS_OR_NAMES and os.path.isdir(str(value))):
                 value = Path(str(value)).name
             entries[entry.name] = to_plain(value)
         record[type(group).__name__] = entries

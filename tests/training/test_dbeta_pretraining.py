@@ -178,6 +178,9 @@ def test_the_text_side_starts_from_a_pretrained_t5(
     vocabulary = AutoTokenizer.from_pretrained(t5_folder).get_vocab()
     assert AutoTokenizer.from_pretrained(tmp_path / "run").get_vocab() == vocabulary
     assert model.config.text_config.vocab_size == len(vocabulary) + 8
+    # Where files lay on this disk is nobody's business.
+    for name in ("run.json", "README.md", "started_with.json"):
+        assert str(t5_folder.parent) not in (tmp_path / "run" / name).read_text()
     assert not (tmp_path / "run" / EMBEDDINGS_FILE).exists()
 
 
