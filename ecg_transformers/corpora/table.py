@@ -212,6 +212,19 @@ def _locate(path: str | os.PathLike, data_dir: str | os.PathLike | None) -> Path
     return inside if inside.exists() or not Path(path).exists() else Path(path)
 
 
+def table_columns(path: str | os.PathLike, data_dir: str | os.PathLike | None = None) -> list[str]:
+    """Return the names of a table's columns.
+
+    Args:
+        path: of the table, from `data_dir` or else from the current folder.
+        data_dir (*optional*): as for `load_table`.
+
+    Raises:
+        ValueError: if it cannot be read, has no column `filename`, or no rows.
+    """
+    return list(_read_table(_locate(path, data_dir)).columns)
+
+
 def _read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 

@@ -10,6 +10,7 @@ from typing import Any
 from transformers.utils import logging
 
 from ..corpora import corpus_function, list_corpora
+from ..corpora.table import table_columns
 from .arguments import CorpusArguments
 from .negative_sampling import unique_texts
 from .pretraining_run import digest_records
@@ -60,22 +61,24 @@ def load_report_corpus(arguments: CorpusArguments) -> ReportCorpus:
     """
     corpus = load_splits(without_labels(arguments))
     name = corpus_name(arguments)
+    if arguments.corpus == "table":
+        # Of a table the corpus has a column `report` in any case.
+        for path in (arguments.train_csv, arguments.validation_csv):
+            if path is not None:
+                _check_report_column(f"The table {path}", table_columns(path, arguments.data_dir))
     result = ReportCorpus({}, {}, {"name": name, "task": arguments.task, "splits": {}})
     for split in SPLITS[:2]:
         if split not in corpus:
             continue
         dataset = corpus[split]
-        if "report" not in dataset.column_names:
-            raise ValueError(
-                f"The corpus {name!r} has no column `report`; it has {', '.join(dataset.column_names)}. Pretraining "
-                "on ECGs and reports needs one: the corpora ptbxl and synthetic have it, and a table with a column "
-                "'report'."
-            )
+        _check_report_column(f"The corpus {name!r}", dataset.column_names)
         reports = clean_reports(column_of(dataset, "report"))
         kept = [row for row, report in enumerate(reports) if report is not None]
         missing = len(reports) - len(kept)
         if missing:
-            logger.warning(f"{missing} of {len(reports)} {split} records have no report and are left out.")
+            # Without any training record the error below says so.
+            if kept or split != "train":
+                logger.warning(f"{missing} of {len(reports)} {split} records have no report and are left out.")
             dataset = dataset.select(kept)
         result.splits[split] = dataset
         result.reports[split] = [reports[row] for row in kept]
@@ -92,6 +95,17 @@ def load_report_corpus(arguments: CorpusArguments) -> ReportCorpus:
             "in the column `report`; the corpora ptbxl and synthetic have them, and a table with a column 'report'."
         )
     return result
+
+
+def _check_report_column(where: str, columns: list[str]) -> None:
+    if "report" in columns:
+        return
+    similar = [column for column in columns if column.lower() in ("report", "reports")]
+    hint = f" Rename the column {similar[0]!r} to 'report'." if similar else ""
+    raise ValueError(
+        f"{where} has no column `report`; it has {', '.join(columns)}.{hint} Pretraining on ECGs and reports needs "
+        "one: the corpora ptbxl and synthetic have it, and a table with a column 'report'."
+    )
 
 
 def without_labels(arguments: CorpusArguments) -> CorpusArguments:

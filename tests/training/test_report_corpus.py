@@ -80,6 +80,19 @@ def test_a_corpus_without_reports_is_refused(table, shared_data):
         load_report_corpus(CorpusArguments(corpus="challenge", data_dir=str(shared_data / "challenge-2021")))
 
 
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("Report", r"it has filename, Report\. Rename the column 'Report' to 'report'"),
+        ("note", "it has filename, note"),
+    ],
+)
+def test_a_table_without_the_column_is_refused(table, column, words):
+    arguments = table(f"filename,{column}", [f"r{number}.npy,text {number}" for number in range(8)])
+    with pytest.raises(ValueError, match=f"The table records.csv has no column `report`; {words}"):
+        load_report_corpus(arguments)
+
+
 def test_a_data_set_without_the_column_is_refused(corpus_folder, tmp_path):
     corpus = load_corpus(str(corpus_folder)).remove_columns("report")
     corpus.save_to_disk(str(tmp_path / "without"))
