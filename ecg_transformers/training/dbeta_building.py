@@ -150,17 +150,27 @@ def _config_from_scratch(
 _OPTIONAL_FIELDS = {"vocab_size", *(field.split(".")[1] for names in _DERIVED_FIELDS.values() for field in names)}
 
 
-def _config_of_checkpoint(model_args: PretrainingModelArguments, overrides: dict[str, Any]) -> DBetaConfig:
+def load_dbeta_config(model_args: PretrainingModelArguments) -> DBetaConfig:
+    """Load the configuration of the checkpoint that the arguments name.
+
+    Raises:
+        ValueError: if there is none, or it is no whole D-BETA.
+    """
     config = load_config(model_args)
     if not isinstance(config, DBetaConfig):
         raise ValueError(
-            f"{model_args.model_name_or_path} is a {config.model_type} model; this script pretrains dbeta."
+            f"{model_args.model_name_or_path} holds a {config.model_type} model; this script pretrains dbeta."
         )
     if config.ecg_only:
         raise ValueError(
             f"{model_args.model_name_or_path} holds the ECG branch only (a fine-tuned classifier); pretraining goes "
             "on from a whole D-BETA model."
         )
+    return config
+
+
+def _config_of_checkpoint(model_args: PretrainingModelArguments, overrides: dict[str, Any]) -> DBetaConfig:
+    config = load_dbeta_config(model_args)
     for name, value in overrides.items():
         if not has_field(config, name):
             raise ValueError(f"--config_overrides names {name!r}, which {DBetaConfig.__name__} does not have.")

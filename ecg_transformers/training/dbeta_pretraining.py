@@ -16,7 +16,7 @@ from ..models.dbeta.processing_dbeta import DBetaProcessor
 from .arguments import CorpusArguments
 from .callbacks import CropEpochCallback, GracefulStopCallback
 from .data import CorpusSplit
-from .dbeta_building import BuiltDBeta, build_dbeta, build_tokenizer
+from .dbeta_building import BuiltDBeta, build_dbeta, build_tokenizer, load_dbeta_config
 from .dbeta_collator import DBetaPretrainingCollator
 from .negative_sampling import NegativeReports, embed_with_cache, make_embedder, unique_texts
 from .output_folder import check_start, prepare_output_dir
@@ -78,6 +78,9 @@ def _pretrain(
     if training_args.cpu_threads is not None:
         torch.set_num_threads(training_args.cpu_threads)
     output_dir = Path(training_args.output_dir)
+    if not model_args.from_scratch:
+        # Before the tokenizer, which a model of another kind does not have.
+        load_dbeta_config(model_args)
     checkpoint = prepare_output_dir(training_args)
     with clock.measure("loading"):
         with training_args.main_process_first(desc="loading the corpus"):

@@ -208,7 +208,8 @@ def build_deepecg_ssl(model_args: SSLModelArguments) -> BuiltSSL:
         config = load_config(model_args)
         if not isinstance(config, DeepECGSSLConfig):
             raise ValueError(
-                f"{model_args.model_name_or_path} is a {config.model_type} model; this script pretrains deepecg_ssl."
+                f"{model_args.model_name_or_path} holds a {config.model_type} model; this script pretrains "
+                "deepecg_ssl."
             )
     for name, value in parse_overrides(model_args.config_overrides).items():
         if not has_field(config, name):

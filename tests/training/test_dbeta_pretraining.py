@@ -140,6 +140,15 @@ def test_heads_that_a_checkpoint_lacks_start_anew(finished, make_pretraining_arg
     assert torch.equal(saved["dbeta.ecg_projection.weight"], weights(folder)["dbeta.ecg_projection.weight"])
 
 
+def test_a_model_of_another_kind_is_no_start(make_pretraining_arguments, tiny_overrides, tmp_path):
+    from ecg_transformers import HubertECGConfig, HubertECGModel
+    from ecg_transformers.training.run_arguments import parse_overrides
+
+    HubertECGModel(HubertECGConfig(**parse_overrides(tiny_overrides))).save_pretrained(tmp_path / "hubert")
+    with pytest.raises(ValueError, match="holds a hubert_ecg model; this script pretrains dbeta"):
+        pretrain_dbeta(*make_pretraining_arguments("--model_name_or_path", tmp_path / "hubert"))
+
+
 def test_a_classifier_is_no_start(finished, make_pretraining_arguments, tmp_path):
     folder, _ = finished
     DBetaForSequenceClassification.from_pretrained(folder, num_labels=2).save_pretrained(tmp_path / "classifier")
