@@ -1,9 +1,10 @@
 """What every training run has in common: its output folder, how it ends, and how its arguments are read."""
 
+import difflib
 import json
 import sys
 from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,8 @@ def parse_arguments(
         `tuple`: an instance of each kind.
 
     Raises:
-        ValueError: if the file cannot be read, names unknown arguments, or a value is out of range.
+        ValueError: if the file cannot be read, it or the command line names unknown arguments, or a value is out of
+            range.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     preset, arguments = _take_preset(arguments, presets or {})
@@ -184,11 +186,29 @@ def parse_arguments(
         known = {entry.name for kind in kinds for entry in fields(kind)}
         unknown = sorted(set(settings) - known)
         if unknown:
-            raise ValueError(
-                f"Unknown names in the file of arguments: {', '.join(unknown)}; see --help for those known."
-            )
+            shown = ", ".join(_with_suggestion(name, known) for name in unknown)
+            raise ValueError(f"Unknown names in the file of arguments: {shown}; --help lists those known.")
         parser.set_defaults(**settings)
-    return parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
+    *found, rest = parser.parse_args_into_dataclasses(
+        arguments, return_remaining_strings=True, look_for_args_file=False
+    )
+    if rest:
+        raise ValueError(_unknown_arguments(rest, parser))
+    return tuple(found)
+
+
+def _with_suggestion(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"{name} (did you mean {near[0]}?)" if near else name
+
+
+def _unknown_arguments(rest: Sequence[str], parser: HfArgumentParser) -> str:
+    known = {name for action in parser._actions for name in action.option_strings if "-" not in name[2:]}
+    options = [text.partition("=")[0].replace("-", "_") for text in rest if text.startswith("--")]
+    if not options:
+        return f"Not understood: {' '.join(rest)}. Options start with --; a file of arguments stands first."
+    shown = [_with_suggestion("--" + name[2:], known) for name in options]
+    return f"Unknown option {', '.join(shown)}; --help lists those known."
 
 
 def _take_preset(

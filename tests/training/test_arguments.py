@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -43,8 +44,22 @@ def test_file_of_arguments_and_overrides(tmp_path, suffix):
 def test_unknown_name_in_the_file(tmp_path):
     path = tmp_path / "run.json"
     path.write_text('{"output_dir": "x", "lerning_rate": 1}')
-    with pytest.raises(ValueError, match="lerning_rate"):
+    with pytest.raises(ValueError, match="lerning_rate .did you mean learning_rate"):
         parse_finetuning_arguments([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trian_csv", "a.csv"], "Unknown option --trian_csv (did you mean --train_csv?); --help lists"),
+        (["--lerning-rate=1"], "Unknown option --lerning_rate (did you mean --learning_rate?); --help lists"),
+        (["--qqq", "--bf61"], "Unknown option --qqq, --bf61 (did you mean --bf16?); --help lists"),
+        (["run.yaml"], "Not understood: run.yaml. Options start with --; a file of arguments stands first."),
+    ],
+)
+def test_unknown_options_on_the_command_line(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_finetuning_arguments(["--use_cpu", "--output_dir", "x", *arguments])
 
 
 @pytest.mark.parametrize(
