@@ -27,7 +27,15 @@ def opening_report(
     ]
     fraction = task.facts["label_fraction"]
     if fraction is not None:
-        lines.insert(1, f"Training sees {fraction['fraction']:.4g} of the labels of {fraction['of_records']} records.")
+        kept = task.facts["splits"]["train"]
+        patients = ""
+        if "of_patients" in fraction and "patients" in kept:
+            patients = f" ({kept['patients']} of {fraction['of_patients']} patients)"
+        lines.insert(
+            1,
+            f"Of the training records {kept['records']} of {fraction['of_records']}{patients} are kept: "
+            f"--label_fraction {fraction['fraction']:g} of the labelled ones, in whole patients.",
+        )
     if frozen:
         lines.append(f"Frozen: {', '.join(frozen)}.")
     lines.append(

@@ -69,7 +69,7 @@ def test_fractions_out_of_range(fraction, make_arguments):
         make_arguments("--label_fraction", fraction)
 
 
-def test_a_run_on_a_fraction(make_arguments, corpus_folder, caplog):
+def test_a_run_on_a_fraction(make_arguments, corpus_folder, capsys):
     """The run learns from the fraction, weights its positives, says so, and scores on all test records."""
     options = ("--label_fraction", 0.4, "--label_fraction_seed", 3, "--freeze_encoder", True, "--num_train_epochs", 1)
     result = finetune(*make_arguments(*options))
@@ -89,6 +89,9 @@ def test_a_run_on_a_fraction(make_arguments, corpus_folder, caplog):
         assert weight == pytest.approx(expected, rel=1e-5)
     card = (result.output_dir / "README.md").read_text()
     assert "Trained on 40 % of the labelled training records" in card and "from 30 records of 30 patients" in card
+
+    printed = capsys.readouterr().out
+    assert "Of the training records 12 of 30 (12 of 30 patients) are kept: --label_fraction 0.4 of the" in printed
 
     same = ("--output_dir", result.output_dir, "--resume_from_checkpoint", "last")
     with pytest.raises(ValueError, match="label_fraction was 0.4 with seed 3, is 0.4 with seed 4"):
