@@ -99,7 +99,8 @@ def fairness_gaps(
         seed (`int`, *optional*, defaults to 0): of the resamples.
 
     Returns:
-        `dict`, valid JSON: `min_patients`, `level` and `attributes`: name → a dictionary with
+        `dict`, valid JSON: `min_patients`, `level`, `unknown_attributes` (names of those that are unknown for all
+        records, and left out) and `attributes`: name → a dictionary with
 
         - `groups`: name → `num_records`, `num_patients`; and `num_unknown`, records of no known group;
         - `macro`: rate → `gap`, `difference` (intervals `{"value", "lower", "upper", "num_resamples"}`), `between`
@@ -144,6 +145,7 @@ def fairness_gaps(
     return {
         "min_patients": min_patients,
         "level": level,
+        "unknown_attributes": [name for name, groups in members.items() if not groups],
         "attributes": {
             name: _summarize(scorer, points[name], drawn[name], names, num_records, level)
             for name, scorer in scorers.items()
@@ -363,18 +365,39 @@ def format_fairness(
         sizes = ", ".join(f"{group} {facts['num_patients']}" for group, facts in attribute["groups"].items())
         unknown = f"; unknown: {attribute['num_unknown']} records" if attribute["num_unknown"] else ""
         notes.append(f"Patients by {name}: {sizes}{unknown}.")
-        left_out = [
-            label
-            for label, found in attribute["per_label"].items()
-            if all(found[rate]["gap"]["value"] is None for rate in titles)
-        ]
-        if left_out:
-            more = f", and {len(left_out) - listed} more" if len(left_out) > listed else ""
-            notes.append(
-                f"Not compared by {name}, for want of two groups with {gaps['min_patients']} patients each: "
-                f"{', '.join(left_out[:listed])}{more}."
-            )
+        for rate, title in titles.items():
+            notes += _left_out(name, title, rate, attribute, gaps["min_patients"], listed)
+    for name in gaps.get("unknown_attributes", ()):
+        notes.append(f"Not compared by {name}: unknown for all records.")
     return lay_out(header, rows, notes, style)
+
+
+def _left_out(
+    name: str, title: str, rate: str, attribute: Mapping[str, Any], min_patients: int, listed: int
+) -> list[str]:
+    """Tell which labels and groups a rate was not compared for, and why."""
+    kind = "with" if rate == "true_positive_rate" else "without"
+    per_label = {label: found[rate] for label, found in attribute["per_label"].items()}
+    if len(attribute["groups"]) < 2:
+        return [f"Not compared by {name}, {title}: all records are of one group."]
+    labels = [label for label, found in per_label.items() if found["gap"]["value"] is None]
+    notes = []
+    if labels:
+        more = f", and {len(labels) - listed} more" if len(labels) > listed else ""
+        shown = f"all {len(labels)} labels" if len(labels) == len(per_label) else ", ".join(labels[:listed]) + more
+        notes.append(
+            f"Not compared by {name}, {title}: {shown}; fewer than two groups have {min_patients} patients {kind} the "
+            "label."
+        )
+    compared = [found for found in per_label.values() if found["gap"]["value"] is not None]
+    counts = {group: sum(group in found["too_small"] for found in compared) for group in attribute["groups"]}
+    groups = [f"{group} for {count} of {len(compared)} labels" for group, count in counts.items() if count]
+    if groups:
+        notes.append(
+            f"Left out of the comparison by {name}, {title}: {', '.join(groups)}; fewer than {min_patients} patients "
+            f"of the group are {kind} the label."
+        )
+    return notes
 
 
 def _cell(interval: Mapping[str, Any], digits: int) -> str:

@@ -133,11 +133,10 @@ def choose_thresholds(
 
 
 def patient_attributes(task: ClassificationTask, split: str) -> dict[str, list[str | None]]:
-    """Return sex and age group of each record of a split; an attribute that no record has is left out."""
+    """Return sex and age group of each record of a split, `None` where unknown."""
     from ..evaluation import age_groups
 
-    found = {"sex": task.column(split, "sex"), "age": age_groups(task.column(split, "age"))}
-    return {name: groups for name, groups in found.items() if any(group is not None for group in groups)}
+    return {"sex": task.column(split, "sex"), "age": age_groups(task.column(split, "age"))}
 
 
 def check_fairness(arguments: EvaluationArguments, task: ClassificationTask) -> None:
@@ -152,7 +151,7 @@ def check_fairness(arguments: EvaluationArguments, task: ClassificationTask) -> 
         raise ValueError("--fairness compares error rates of decisions, which a regression does not have.")
     if not task.has_records("test"):
         raise ValueError("--fairness needs test records; the corpus has none.")
-    if not patient_attributes(task, "test"):
+    if all(group is None for groups in patient_attributes(task, "test").values() for group in groups):
         raise ValueError(
             "--fairness needs the columns `sex` or `age`; the corpus knows neither for any test record. Leave it out."
         )

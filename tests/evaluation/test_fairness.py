@@ -219,6 +219,32 @@ def test_a_single_group_has_no_gap():
     assert sex["largest"]["true_positive_rate"]["label"] is None
     assert sex["per_label"]["label_0"]["true_positive_rate"]["groups"]["male"]["rate"] == 1
     assert "–" in format_fairness(found)
+    assert "Not compared by sex, true positives: all records are of one group." in format_fairness(found)
+
+
+@pytest.mark.parametrize("style", ["text", "markdown"])
+def test_what_was_not_compared_is_explained(style):
+    """30 + 30 patients and 3 of a third group; `rare` has 12 positives, all of them of one group."""
+    groups = ["18-39"] * 30 + ["40-59"] * 30 + ["80+"] * 3
+    targets = np.zeros((63, 2))
+    targets[::2, 0], targets[:12, 1] = 1, 1
+    found = fairness_gaps(
+        targets,
+        np.full((63, 2), 0.7),
+        {"age": groups, "sex": [None] * 63},
+        label_names=["common", "rare"],
+        num_resamples=5,
+    )
+    lines = format_fairness(found, style).splitlines()
+    assert "Not compared by age, true positives: rare; fewer than two groups have 10 patients with the label." in lines
+    left = "Left out of the comparison by age, {}: 80+ for {} labels; fewer than 10 patients of the group are {}."
+    assert left.format("true positives", "1 of 1", "with the label") in lines
+    assert left.format("false positives", "2 of 2", "without the label") in lines
+    assert "Not compared by sex: unknown for all records." in lines
+    assert found["unknown_attributes"] == ["sex"]
+    every = fairness_gaps(targets, np.full((63, 2), 0.7), {"age": groups}, min_patients=40, num_resamples=0)
+    text = format_fairness(every, style)
+    assert "true positives: all 2 labels; fewer than two groups have 40 patients with the label." in text
 
 
 def test_an_attribute_that_nobody_has_is_left_out():

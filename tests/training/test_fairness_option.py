@@ -55,11 +55,13 @@ def test_without_the_option_nothing_is_said(make_arguments, capsys):
 
 
 @pytest.mark.parametrize("missing", ["age", "sex"])
-def test_one_attribute_is_enough(make_arguments, corpus_folder, tmp_path, missing):
+def test_one_attribute_is_enough(make_arguments, corpus_folder, tmp_path, missing, capsys):
     corpus = load_corpus(corpus_folder).remove_columns(missing)
     corpus.save_to_disk(str(tmp_path / "corpus"))
     result = finetune(*make_arguments(*OPTIONS, "--corpus", tmp_path / "corpus"))
     assert set(result.test["fairness"]["attributes"]) == {"age", "sex"} - {missing}
+    note = f"Not compared by {missing}: unknown for all records."
+    assert note in capsys.readouterr().out and note in (result.output_dir / "README.md").read_text()
 
 
 def test_single_label_problems_have_gaps_too(make_arguments, corpus_folder, tmp_path):
