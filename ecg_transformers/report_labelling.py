@@ -57,7 +57,7 @@ class ReportLabeller:
     ):
         config = model.config
         if model.main_input_name != "input_ids":
-            raise ValueError(f"A {config.model_type} model reads {model.main_input_name}, not texts.")
+            raise ValueError(f"A {config.model_type} model reads {model.main_input_name}, not texts. {_NEEDED}")
         if config.problem_type == "regression":
             raise ValueError("The model is a regression; it predicts values, not labels.")
         if batch_size < 1:
@@ -106,7 +106,9 @@ class ReportLabeller:
             model, loading = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
             if model.main_input_name != "input_ids":
                 kind = model.config.model_type
-                raise ValueError(f"{folder} holds a {kind} model, which reads {model.main_input_name}, not texts.")
+                raise ValueError(
+                    f"{folder} holds a {kind} model, which reads {model.main_input_name}, not texts. {_NEEDED}"
+                )
             try:
                 tokenizer = AutoTokenizer.from_pretrained(folder)
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -214,6 +216,12 @@ def _longest_input(config: Any, tokenizer: Any) -> int | None:
         offset = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
         limits.append(positions - offset)
     return min(limits, default=None)
+
+
+_NEEDED = (
+    "Reports are labelled by a text model with a classification head that AutoModelForSequenceClassification opens, "
+    "such as a fine-tuned BERT, and its tokenizer."
+)
 
 
 @dataclass

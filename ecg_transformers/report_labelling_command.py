@@ -125,6 +125,6 @@ def run_label_reports(arguments: argparse.Namespace) -> int:
 
 def _in_options(message: str) -> str:
     """Name the arguments of the functions as options of the command."""
-    for name in ("text_column", "columns"):
-        message = message.replace(f"{name}=", f"--{name}")
+    for name in ("text_column", "columns", "encoding"):
+        message = message.replace(f"{name}=", f"--{name} ")
     return message.replace("overwrite=True", "--overwrite").replace("say its encoding", "use --encoding")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 # Characters of the longest cell; a report has a few hundred.
 _LONGEST_CELL = 2**24
+
+_HEAD_BYTES = 2**16
 
 _DELIMITERS = {".tsv": "\t", ".tab": "\t"}
 
@@ -42,7 +45,8 @@ class ReportTable:
         encoding (`str`, *optional*, defaults to `"utf-8"`): of the file; a byte order mark is no part of a name.
 
     Raises:
-        ValueError: if there is no such file, no such column, a column twice, or an unknown encoding.
+        ValueError: if there is no such file, it is no text or not in that encoding, no such column, a column twice, or
+            an unknown encoding.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class ReportTable:
         self.encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
         if not self.path.is_file():
             raise ValueError(f"There is no table {path}.")
+        self._check_content()
         candidates = delimiter or _DELIMITERS.get(self.path.suffix.lower()) or ",;\t"
         if delimiter is not None and len(delimiter) != 1:
             raise ValueError(f"The delimiter is one character; got {delimiter!r}.")
@@ -67,6 +72,11 @@ class ReportTable:
                     headers[candidate] = next(csv.reader(file, delimiter=candidate, strict=True), [])
                 except (csv.Error, UnicodeDecodeError) as error:
                     raise ValueError(f"The header of {path} cannot be read: {error}.") from error
+        if any(_is_undecoded(name) for header in headers.values() for name in header):
+            raise ValueError(
+                f"The header of {path} is not written in {encoding}; if the table is not, say its encoding, "
+                "for example encoding=latin-1."
+            )
         found = [candidate for candidate, header in headers.items() if text_column in header]
         if not found:
             columns = max(headers.values(), key=len)
@@ -79,6 +89,29 @@ class ReportTable:
         repeated = sorted({name for name in self.columns if self.columns.count(name) > 1})
         if repeated:
             raise ValueError(f"The table {path} has columns of the same name: {repeated}; rename them.")
+
+    def _check_content(self) -> None:
+        """Refuse what is no text, or text in two bytes per character, which would come out as a row of zero bytes."""
+        with open(self.path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+        try:
+            wide = codecs.lookup(self.encoding).name.startswith(("utf-16", "utf-32"))
+        except LookupError:
+            # Opening the file tells.
+            return
+        if wide:
+            return
+        wrong = f"The table {self.path} is not written in {self.encoding.removesuffix('-sig')}"
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ValueError(f"{wrong}; try encoding=utf-16.")
+        if b"\0" not in head:
+            return
+        for name, zeros, characters in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
+            if zeros.count(0) > 0.9 * len(zeros) and characters.count(0) == 0:
+                raise ValueError(f"{wrong}; try encoding={name}.")
+        raise ValueError(
+            f"{self.path} is no text table: it holds zero bytes and begins with {head[:8]!r}. Give a CSV or TSV file."
+        )
 
     def _open(self):
         try:
@@ -118,7 +151,7 @@ class ReportTable:
         if len(values) != len(self.columns):
             return ReportRow(line, {}, "", f"has {len(values)} fields, the header {len(self.columns)}")
         cells = dict(zip(self.columns, values, strict=True))
-        if any("\udc80" <= character <= "\udcff" for value in values for character in value):
+        if any(map(_is_undecoded, values)):
             cells = {name: value.encode(errors="replace").decode() for name, value in cells.items()}
             name = self.encoding.removesuffix("-sig")
             return ReportRow(line, cells, "", f"is not written in {name}; if the table is not, say its encoding")
@@ -132,3 +165,8 @@ class ReportTable:
             while piece := file.read(2**20):
                 digest.update(piece)
         return digest.hexdigest()
+
+
+def _is_undecoded(text: str) -> bool:
+    """Tell whether a text holds bytes that its encoding does not have, kept as surrogates."""
+    return any("\udc80" <= character <= "\udcff" for character in text)

@@ -499,7 +499,9 @@ def ecg_model(folder):
 
 def test_models_that_label_no_reports(bert, tmp_path):
     ecg_model(tmp_path / "ecg")
-    with pytest.raises(ValueError, match="hubert_ecg model, which reads input_values, not texts"):
+    with pytest.raises(
+        ValueError, match="hubert_ecg model, which reads input_values, not texts.*AutoModelForSequenceClassification"
+    ):
         ReportLabeller.from_pretrained(tmp_path / "ecg")
     model = BertForSequenceClassification.from_pretrained(bert)
     model.save_pretrained(tmp_path / "no_tokenizer")
@@ -553,6 +555,27 @@ def test_tables_that_are_none(tmp_path):
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(ValueError, match="no column 'report'"):
         ReportTable(tmp_path / "empty.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\0" * 128 + b"DICM\2\0\0\0UL\4\0", r"no text table: it holds zero bytes and begins with b'\\x00"),
+        ("report\nnormal\n".encode("utf-16"), "not written in utf-8.*; try --encoding utf-16\\."),
+        ("report\nétat normal\n".encode("utf-16-le"), "try --encoding utf-16-le"),
+        ("report\nnormal\n".encode("utf-16-be"), "try --encoding utf-16-be"),
+        ("report,âge\nnormal,60\n".encode("latin-1"), "header .*not written in utf-8.*use --encoding.*latin-1"),
+    ],
+)
+def test_the_wrong_kind_of_file(bert, tmp_path, capsys, content, words):
+    table = tmp_path / "table.csv"
+    table.write_bytes(content)
+    assert main(["label-reports", str(table), "--model", str(bert), "-o", str(tmp_path / "out.csv")]) == 1
+    told = capsys.readouterr().err
+    assert re.search(words, told) and "\0" not in told and told.count("\n") == 1
+    encoding = told.split("--encoding ")[-1].strip(" .\n") if "try" in words else None
+    if encoding:
+        assert ReportTable(table, encoding=encoding).columns == ["report"]
 
 
 def test_a_table_without_rows(bert, tmp_path):
