@@ -103,6 +103,7 @@ def build_record(content: FileContent | ECGRecord, path: Path, format: str, requ
             f"it holds an array of shape {signal.shape} instead of (leads, samples), both at least 1.",
             "Check that the file holds one recording.",
         )
+    _check_complete(content, path, request, signal.shape[0])
     rate = _agreed_rate(content, path, request)
     names = _agreed_names(content, path, request, signal.shape[0])
     unit = _agreed_unit(content, path, request)
@@ -138,6 +139,41 @@ def build_record(content: FileContent | ECGRecord, path: Path, format: str, requ
         ) from error
 
 
+def _check_complete(content: FileContent, path: Path, request: ReadRequest, num_leads: int) -> None:
+    """Name all at once that neither the file nor the caller states."""
+    plural = "s" * (num_leads > 1)
+    facts = (
+        ("state its sampling rate", "sampling_rate= in Hz", "sampling_rate"),
+        (f"name its {num_leads} lead{plural}", f"lead_names= with {num_leads} name{plural}", "lead_names"),
+        ("state the unit of its samples", 'units="mV" or units="uV"', "units"),
+    )
+    lacking = [
+        (what, remedy)
+        for what, remedy, name in facts
+        if all(value is None for value in (getattr(content, name), getattr(request, name)))
+        and getattr(content, f"default_{name}") is None
+    ]
+    if lacking:
+        raise ECGReadError(
+            path,
+            f"the file does not {_listed([what for what, _ in lacking])}.{_doubt(content)}",
+            f"Pass {_listed([remedy for _, remedy in lacking], 'and')}.",
+        )
+
+
+def _listed(parts: Sequence[str], word: str = "or") -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {word} {parts[-1]}"
+
+
+def _doubt(content: FileContent) -> str:
+    """Tell where none of the names in a file is that of a lead, as in a table of patients or labels."""
+    names = list(content.lead_names or ())
+    if not names or any(canonical_lead_name(str(name)) for name in names):
+        return ""
+    shown = ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
+    return f" It does not look like a table of samples: no ECG lead is called {shown}."
+
+
 def _agreed_rate(content: FileContent, path: Path, request: ReadRequest) -> float:
     stated, given = content.sampling_rate, request.sampling_rate
     for value, origin in ((stated, "the file states"), (given, "the caller gives")):
@@ -156,8 +192,6 @@ def _agreed_rate(content: FileContent, path: Path, request: ReadRequest) -> floa
             )
         return float(stated)
     rate = given if given is not None else content.default_sampling_rate
-    if rate is None:
-        raise ECGReadError(path, "the file does not state its sampling rate.", "Pass sampling_rate= in Hz.")
     return float(rate)
 
 
@@ -227,8 +261,6 @@ def _agreed_unit(content: FileContent, path: Path, request: ReadRequest) -> str:
     if content.units is not None:
         return content.units
     unit = given if given is not None else content.default_units
-    if unit is None:
-        raise ECGReadError(path, "the file does not state the unit of its samples.", 'Pass units="mV" or units="uV".')
     return unit
 
 
@@ -243,9 +275,9 @@ def _check_amplitude(signal: np.ndarray, path: Path, content: FileContent, reque
     typical = float(np.nanmedian(moved))
     if typical <= ABSURD_MILLIVOLTS:
         if float(np.nanmax(np.abs(signal))) > 1e6:
-            raise ECGReadError(
-                path, "it holds samples beyond 1 kV.", "The file is damaged; missing samples are written as NaN."
-            )
+            doubt = _doubt(content)
+            remedy = "Give a file of samples." if doubt else "The file is damaged; missing samples are written as NaN."
+            raise ECGReadError(path, f"it holds samples beyond 1 kV.{doubt}", remedy)
         return
     remedy = "Correct the gain or the unit in the file."
     if content.units is None:
@@ -257,7 +289,7 @@ def _check_amplitude(signal: np.ndarray, path: Path, content: FileContent, reque
     raise ECGReadError(
         path,
         f"the amplitudes are absurd for an ECG in {unit}: a typical lead moves by {typical:.4g} mV "
-        f"(at most {ABSURD_MILLIVOLTS:g} is believed).",
+        f"(at most {ABSURD_MILLIVOLTS:g} is believed).{_doubt(content)}",
         remedy,
     )
 

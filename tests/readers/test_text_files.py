@@ -110,6 +110,26 @@ def test_nothing_is_guessed(tmp_path, write, refused):
     assert 'units="uV"' in refused(path, "absurd", **HINTS).remedy
 
 
+def test_all_that_is_not_stated_is_named_at_once(tmp_path, write, refused):
+    path = tmp_path / "a.csv"
+    path.write_text(table(write.signal(2, 600)))
+    error = refused(path, "does not state its sampling rate, name its 2 leads or state the unit of its samples")
+    assert error.remedy == 'Pass sampling_rate= in Hz, lead_names= with 2 names and units="mV" or units="uV".'
+    assert "does not look" not in str(error)
+
+
+def test_a_table_of_facts_is_told_from_a_damaged_recording(tmp_path, refused):
+    path = tmp_path / "patients.csv"
+    rows = [f"{number},{50 + number % 7},{1e8 if number == 9 else 1}" for number in range(300)]
+    path.write_text("\n".join(["age,weight,code", *rows]))
+    words = r"does not look like a table of samples: no ECG lead is called age, weight, code\."
+    refused(path, words)
+    rows = [f"1,{number % 7},{10**8 if number == 9 else 1}" for number in range(300)]
+    path.write_text("\n".join(["age,weight,code", *rows]))
+    error = refused(path, f"1 kV.*{words}", sampling_rate=500, units="mV")
+    assert "damaged" not in str(error)
+
+
 def test_missing_values(tmp_path):
     (tmp_path / "a.csv").write_text("I,V1\n0.1,0.2\n,0.3\nNaN,0.4\n0.5,\n0.6,0.7\n")
     record = read_ecg(tmp_path / "a.csv", sampling_rate=500, units="mV")
