@@ -330,7 +330,8 @@ def _rows(
         logger.warning("%d of %d rows of %s have no target and are left out.", untargeted, len(table), path)
     if unknown_sex:
         logger.warning(
-            "%s writes the sex as %s, taken as unknown; say what it means with `sex_codes`.",
+            "%s writes the sex as %s, taken as unknown; say what it means with `sex_codes` (on the command line: "
+            '--corpus_options \'sex_codes={"0": "male", "1": "female"}\').',
             path,
             ", ".join(sorted(unknown_sex)[:5]),
         )

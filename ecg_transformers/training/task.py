@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+import re
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers.utils import logging
 
-from ..corpora import label_names, load_corpus, problem_type
+from ..corpora import corpus_function, label_names, list_corpora, load_corpus, problem_type
 from .arguments import CorpusArguments, DataArguments
 from .data import describe_split, label_matrix
 from .label_fraction import select_label_fraction
@@ -136,7 +138,26 @@ def load_splits(arguments: CorpusArguments) -> Any:
         if data_dir is None:
             raise ValueError("--corpus folder needs --data_dir, the folder of a saved data set.")
         name, data_dir = data_dir, None
-    return load_corpus(name, data_dir=data_dir, **arguments.options())
+    try:
+        return load_corpus(name, data_dir=data_dir, **arguments.options())
+    except ValueError as error:
+        hint = _options_named_in(str(error), name, arguments)
+        if not hint:
+            raise
+        raise ValueError(f"{error} (On the command line: {hint})") from error
+
+
+def _options_named_in(message: str, corpus: str, arguments: CorpusArguments) -> str:
+    """Tell how the scripts spell the options of a corpus that a message names as arguments of its function."""
+    if corpus not in list_corpora():
+        return ""
+    known = inspect.signature(corpus_function(corpus)).parameters
+    found = [backticked or assigned for backticked, assigned in re.findall(r"`(\w+)`|\b(\w+)=", message)]
+    named = [name for name in dict.fromkeys(found) if name in known]
+    own = {entry.name for entry in fields(arguments)}
+    parts = [f"--{name} VALUE" for name in named if name in own]
+    others = [f"{name}=VALUE" for name in named if name not in own]
+    return ", ".join([*parts, f"--corpus_options {' '.join(others)}"] if others else parts)
 
 
 def corpus_name(arguments: CorpusArguments) -> str:

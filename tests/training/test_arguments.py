@@ -1,11 +1,13 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from ecg_transformers.training import parse_finetuning_arguments
 from ecg_transformers.training.arguments import DataArguments
 from ecg_transformers.training.run_arguments import parse_overrides
+from ecg_transformers.training.task import load_splits
 
 
 def test_defaults(tmp_path):
@@ -92,6 +94,25 @@ def test_corpus_options():
     }
     with pytest.raises(ValueError, match="twice"):
         DataArguments(task="form", corpus_options=["task=all"])
+
+
+def test_errors_of_a_corpus_name_its_options_as_the_scripts_spell_them(tmp_path):
+    for number in range(4):
+        np.save(tmp_path / f"r{number}.npy", np.random.default_rng(number).normal(size=(12, 500)).astype(np.float32))
+    table = tmp_path / "records.csv"
+    table.write_text("filename,AF\n" + "".join(f"r{number}.npy,{number % 2}\n" for number in range(5)))
+    arguments = {"corpus": "table", "data_dir": str(tmp_path), "train_csv": "records.csv", "sampling_rate": 100}
+    arguments["label_start_index"] = 1
+    options = ["lead_names=standard", "units=mV", "split=[0.5, 0.25, 0.25]"]
+    with pytest.raises(ValueError, match=r"1 of 5 .*\(On the command line: .*--corpus_options skip_missing=VALUE\)$"):
+        load_splits(DataArguments(**arguments, corpus_options=options))
+    corpus = load_splits(DataArguments(**arguments, corpus_options=[*options, "skip_missing=True"]))
+    assert sum(map(len, corpus.values())) == 4
+    table.write_text("filename\nr0.npy\n")
+    with pytest.raises(ValueError, match=r"line: --label_start_index VALUE, --corpus_options label_columns=VALUE\)$"):
+        load_splits(DataArguments(**arguments, corpus_options=options))
+    with pytest.raises(ValueError, match=r"needs train_csv=.*line: --train_csv VALUE\)$"):
+        load_splits(DataArguments(corpus="table"))
 
 
 def test_overrides():
