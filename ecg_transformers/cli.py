@@ -227,6 +227,8 @@ def _load_inference(arguments: argparse.Namespace, embeddings: bool):
 
     if arguments.batch_size < 1:
         raise CommandError(f"--batch_size must be at least 1; got {arguments.batch_size}.")
+    if not embeddings:
+        _check_choices(arguments)
     return ECGInference.from_pretrained(
         arguments.model,
         embeddings=embeddings,
@@ -237,6 +239,23 @@ def _load_inference(arguments: argparse.Namespace, embeddings: bool):
         batch_size=arguments.batch_size,
         read_options=_read_options(arguments),
     )
+
+
+def _check_choices(arguments: argparse.Namespace) -> None:
+    """Refuse what a model folder's config.json does not allow before its weights are loaded."""
+    from types import SimpleNamespace
+
+    from transformers import AutoConfig
+
+    from .inference import ECGInference
+
+    if not (Path(arguments.model) / "config.json").is_file():
+        return
+    config = AutoConfig.from_pretrained(arguments.model)
+    if any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+        described = ECGInference(SimpleNamespace(config=config), None, thresholds=arguments.thresholds)
+        if arguments.groups:
+            _ = described.label_groups
 
 
 def _run_over_files(arguments: argparse.Namespace, inference) -> tuple[list, int]:

@@ -8,10 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+# Advice for callers of the functions that the command has no option for, and what helps at a prompt instead
+_ADVICE = {
+    "If the content is one of these, name it with format=.": "If the content is one of these, rename the file.",
+    ", or name its format with format=.": ", or rename it to the ending of its format.",
+    "Name its format with format=.": "Rename it to the ending of its format.",
+    "List its records with find_ecg_files(folder) and read each one.": "Give one of the files in it.",
+    "with drop_nan_leads=True": "with ecg_transformers.read_ecg(path, drop_nan_leads=True) in Python",
+}
+
 
 def in_options(message: str) -> str:
     """Name the arguments of the package's functions as options of the command."""
-    return re.sub(r"\b(sampling_rate|lead_names|units)=", r"--\1 ", message)
+    for advice, other in _ADVICE.items():
+        message = message.replace(advice, other)
+    message = message.replace("`label_names`", "`--label_names`")
+    return re.sub(r"\b(sampling_rate|lead_names|units)= ?", r"--\1 ", message)
 
 
 def tell_left_out(folder: Path, others: Sequence[Path]) -> None:

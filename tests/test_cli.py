@@ -293,6 +293,31 @@ def test_thresholds_from_a_file_and_by_criterion(records, model, grouped_model, 
         assert message in capsys.readouterr().err
 
 
+def test_choices_are_checked_before_weights_are_loaded(records, model, tmp_path, capsys):
+    (tmp_path / "config.json").write_bytes((model / "config.json").read_bytes())
+    for choice, words in ((("--thresholds", "1.5"), "between 0 and 1"), (("--groups",), "no groups of labels")):
+        assert run("predict", records / "R0.npz", "--model", tmp_path, *choice) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_advice_is_of_use_at_a_prompt(model, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.csv").write_bytes(b"\0\1\2")
+    (tmp_path / "a.unknown").write_bytes(b"some text")
+    np.savetxt(tmp_path / "a.csv", np.random.default_rng(0).normal(size=(500, 2)), delimiter=",")
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    for command, words in (
+        (("plot", tmp_path / "folder"), "Give one of the files in it."),
+        (("info", tmp_path / "text.csv"), "rename it to the ending of its format"),
+        (("info", tmp_path / "a.unknown"), "rename the file"),
+        (("info", tmp_path / "a.csv"), 'Pass --sampling_rate in Hz, --lead_names with 2 names and --units "mV"'),
+        (("convert", model, tmp_path / "new", "--label_names", tmp_path / "names.txt"), "`--label_names` holds 2"),
+    ):
+        assert run(*command) == 1
+        told = capsys.readouterr().err
+        assert words in told and "format=" not in told and "find_ecg_files" not in told
+
+
 def test_groups_of_labels(records, model, grouped_model, tmp_path, capsys):
     assert run("predict", records, "--model", grouped_model, "--groups", "-o", tmp_path / "p.json") == 0
     rows = json.loads((tmp_path / "p.json").read_text())
