@@ -50,80 +50,65 @@ def corpus_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def make_arguments(corpus_folder, tmp_path):
-    """Arguments of a run of a few steps with a model of a few thousand parameters."""
-    from ecg_transformers.training import parse_finetuning_arguments
+def arguments_maker(parse, output_dir, **settings):
+    """Return a function from extra arguments to the parsed arguments of a run of a few steps on a CPU."""
+    settings = {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 10,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        **settings,
+    }
 
     def make(*extra, output="run"):
-        settings = {
-            "corpus": corpus_folder,
-            "config_overrides": TINY,
-            "output_dir": tmp_path / output,
-            "num_train_epochs": 2,
-            "per_device_train_batch_size": 10,
-            "bootstrap_resamples": 20,
-            "use_cpu": True,
-            "disable_tqdm": True,
-        }
         given = {extra[index].lstrip("-") for index in range(0, len(extra), 2)}
         arguments = []
-        for name, value in settings.items():
+        for name, value in {**settings, "output_dir": output_dir / output}.items():
             if name not in given:
                 arguments += [f"--{name}", str(value)]
-        return parse_finetuning_arguments([*arguments, *map(str, extra)])
+        return parse([*arguments, *map(str, extra)])
 
     return make
+
+
+@pytest.fixture
+def make_arguments(corpus_folder, tmp_path):
+    """Arguments of a fine-tuning with a model of a few thousand parameters."""
+    from ecg_transformers.training import parse_finetuning_arguments
+
+    return arguments_maker(
+        parse_finetuning_arguments,
+        tmp_path,
+        corpus=corpus_folder,
+        config_overrides=TINY,
+        bootstrap_resamples=20,
+    )
 
 
 @pytest.fixture
 def make_pretraining_arguments(corpus_folder, tmp_path):
-    """Arguments of a D-BETA pretraining of a few steps."""
+    """Arguments of a D-BETA pretraining."""
     from ecg_transformers.training import parse_dbeta_pretraining_arguments
 
-    def make(*extra, output="run"):
-        settings = {
-            "corpus": corpus_folder,
-            "config_overrides": TINY_DBETA,
-            "output_dir": tmp_path / output,
-            "vocab_size": 300,
-            "num_train_epochs": 2,
-            "learning_rate": 1e-3,
-            "per_device_train_batch_size": 10,
-            "use_cpu": True,
-            "disable_tqdm": True,
-        }
-        given = {extra[index].lstrip("-") for index in range(0, len(extra), 2)}
-        arguments = []
-        for name, value in settings.items():
-            if name not in given:
-                arguments += [f"--{name}", str(value)]
-        return parse_dbeta_pretraining_arguments([*arguments, *map(str, extra)])
-
-    return make
+    return arguments_maker(
+        parse_dbeta_pretraining_arguments,
+        tmp_path,
+        corpus=corpus_folder,
+        config_overrides=TINY_DBETA,
+        vocab_size=300,
+        learning_rate=1e-3,
+    )
 
 
 @pytest.fixture
 def make_ssl_arguments(corpus_folder, tmp_path):
-    """Arguments of a DeepECG-SSL pretraining of a few steps."""
+    """Arguments of a DeepECG-SSL pretraining."""
     from ecg_transformers.training import parse_deepecg_ssl_pretraining_arguments
 
-    def make(*extra, output="run"):
-        settings = {
-            "corpus": corpus_folder,
-            "config_overrides": TINY_SSL,
-            "output_dir": tmp_path / output,
-            "num_train_epochs": 2,
-            "learning_rate": 1e-3,
-            "per_device_train_batch_size": 10,
-            "use_cpu": True,
-            "disable_tqdm": True,
-        }
-        given = {extra[index].lstrip("-") for index in range(0, len(extra), 2)}
-        arguments = []
-        for name, value in settings.items():
-            if name not in given:
-                arguments += [f"--{name}", str(value)]
-        return parse_deepecg_ssl_pretraining_arguments([*arguments, *map(str, extra)])
-
-    return make
+    return arguments_maker(
+        parse_deepecg_ssl_pretraining_arguments,
+        tmp_path,
+        corpus=corpus_folder,
+        config_overrides=TINY_SSL,
+        learning_rate=1e-3,
+    )
