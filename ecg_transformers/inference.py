@@ -15,7 +15,7 @@ from transformers.utils import logging
 from .decisions import resolve_thresholds, summarize_groups
 from .evaluation import aggregate_windows
 from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
-from .readers import ECGReadError, read_ecg
+from .readers import ECGReadError, list_readers, read_ecg
 from .readers.folder import search_folder
 from .record import ECGRecord
 
@@ -295,7 +295,8 @@ def list_ecg_files(
         if entry.is_dir():
             found, others = search_folder(entry)
             if not found:
-                raise FileNotFoundError(f"{entry} holds no file that looks like an ECG (.hea, .mat, .npz, .h5, ...).")
+                endings = sorted({ending for endings in list_readers().values() for ending in endings})
+                raise FileNotFoundError(f"{entry} holds no file that looks like an ECG ({', '.join(endings)}).")
             if others and on_left_out is not None:
                 on_left_out(entry, others)
             files += found

@@ -20,6 +20,7 @@ from ecg_transformers import (
 from ecg_transformers.cli import build_parser, main
 from ecg_transformers.inference import ECGInference, list_ecg_files
 from ecg_transformers.readers.numpy_files import save_npz
+from ecg_transformers.registration import MODELS
 
 TINY = {
     "hidden_size": 16,
@@ -70,10 +71,14 @@ def test_every_command_explains_itself(capsys):
     assert run() == 2
     assert "examples:" in capsys.readouterr().out
     parser = build_parser()
-    for command in ("predict", "embed", "plot", "convert", "info", "demo"):
+    told = {}
+    for command in ("predict", "embed", "plot", "convert", "label-reports", "info", "demo"):
         with pytest.raises(SystemExit) as stopped:
             parser.parse_args([command, "--help"])
-        assert stopped.value.code == 0 and "usage:" in capsys.readouterr().out
+        told[command] = capsys.readouterr().out
+        assert stopped.value.code == 0 and "usage:" in told[command]
+    assert all(entry.model_type in told["convert"] for entry in MODELS)
+    assert "--threshold " not in told["predict"]
     assert run("--version") == 0
     assert "transformers" in capsys.readouterr().out
 
@@ -109,7 +114,7 @@ def test_predictions_as_files(records, model, tmp_path, capsys):
 
 
 def test_a_table_for_reading_and_one_threshold(records, model, capsys):
-    assert run("predict", records / "R0.npz", "--model", model, "--threshold", "0.999999") == 0
+    assert run("predict", records / "R0.npz", "--model", model, "--thresholds", "0.999999") == 0
     output = capsys.readouterr().out
     assert "no label above its threshold" in output and "sinus rhythm" in output
 
@@ -180,11 +185,14 @@ def test_embeddings(records, model, tmp_path, capsys):
     "arguments,words",
     [
         (["predict", "nowhere", "--model", "{model}"], "does not exist"),
-        (["predict", "{empty}", "--model", "{model}"], "no file that looks like an ECG"),
+        (
+            ["predict", "{empty}", "--model", "{model}"],
+            "looks like an ECG (.asc, .b64, .base64, .bdf, .csv, .dat, .dcm",
+        ),
         (["predict", "{records}", "--model", "{empty}"], "config.json"),
         (["predict", "{records}", "--model", "{model}", "-o", "a.xlsx"], "ends in .csv or .json"),
         (["predict", "{records}", "--model", "{model}", "-o", "no/folder/a.csv"], "does not exist; create it"),
-        (["predict", "{records}", "--model", "{model}", "--threshold", "7"], "between 0 and 1"),
+        (["predict", "{records}", "--model", "{model}", "--thresholds", "7"], "between 0 and 1"),
         (["predict", "{records}", "--model", "{model}", "--batch_size", "0"], "at least 1"),
         (["predict", "{records}", "--model", "{backbone}"], "no trained classification head"),
         (["predict", "{records}", "--model", "{model}/nowhere"], "no model folder"),

@@ -1,4 +1,4 @@
-"""The subcommand `label-reports`."""
+"""The command `label-reports`: labels from the texts of a table."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ examples:
 """
 
 
-def add_label_reports(commands: Any) -> None:
-    """Add the subcommand to those of `ecg-transformers`."""
+def add_command(commands: Any) -> None:
+    """Add the command to those of `ecg-transformers`."""
     parser = commands.add_parser(
         "label-reports",
         help="label the reports of a table with a text classifier",
@@ -61,17 +61,17 @@ def add_label_reports(commands: Any) -> None:
     parser.add_argument("--delimiter", help="separator of the table (default: found by its header)")
     parser.add_argument("--encoding", default="utf-8", help="of the table (default: utf-8)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output, start over with other settings")
-    parser.set_defaults(run=run_label_reports)
+    parser.set_defaults(run=run)
 
 
-def run_label_reports(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers label-reports`."""
-    from .report_labelling import ReportLabeller, label_reports
-    from .report_tables import ReportTable
+    from ..report_labelling import ReportLabeller, label_reports
+    from ..report_tables import ReportTable
 
     thresholds, names = arguments.thresholds, None
     if thresholds == "deepecg":
-        from .labels import report_thresholds
+        from ..labels import report_thresholds
 
         thresholds = report_thresholds()
     if arguments.label_names:

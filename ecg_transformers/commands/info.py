@@ -1,0 +1,49 @@
+"""The command `info`: what files and model folders contain."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .messages import in_options, tell_left_out
+from .options import add_file_options, read_options
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to those of `ecg-transformers`."""
+    info = commands.add_parser(
+        "info",
+        help="tell what ECG files or a model folder contain",
+        description="Tell what ECG files contain (leads, rate, length, amplitudes, patient, labels), or what a model "
+        "folder is (type, size, labels, input recipe).",
+    )
+    info.add_argument("inputs", nargs="+", help="ECG files, folders of them, or model folders")
+    info.add_argument("--json", action="store_true", help="print JSON, one object per input")
+    add_file_options(info)
+    info.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `ecg-transformers info`."""
+    from ..inference import list_ecg_files
+    from ..information import describe_model, describe_record, format_description
+    from ..readers import ECGReadError, read_ecg
+
+    failed = 0
+    for entry in arguments.inputs:
+        if (Path(entry) / "config.json").is_file():
+            descriptions = [describe_model(entry)]
+        else:
+            descriptions = []
+            for path in list_ecg_files([entry], tell_left_out):
+                try:
+                    descriptions.append(describe_record(read_ecg(path, **read_options(arguments)), path))
+                except ECGReadError as error:
+                    failed += 1
+                    print(f"not readable: {in_options(str(error))}", file=sys.stderr)
+        for description in descriptions:
+            print(json.dumps(description) if arguments.json else format_description(description))
+    return 1 if failed else 0

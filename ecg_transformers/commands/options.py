@@ -1,0 +1,39 @@
+"""What several commands share: options for files that do not describe themselves, and errors."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+class CommandError(Exception):
+    """Something that the user can mend; shown without a traceback, exit code 1."""
+
+
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `read_ecg` has to be told of bare arrays."""
+    group = parser.add_argument_group("files without rate, leads or unit (CSV, .npy)")
+    group.add_argument("--sampling_rate", type=float, help="samples per second (Hz) of files that do not say")
+    group.add_argument("--lead_names", nargs="+", metavar="LEAD", help="names of the rows or columns, e.g. I II V1")
+    group.add_argument("--units", choices=["mV", "uV", "V", "nV"], help="unit of files that do not say")
+
+
+def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return those of these options that are given, as arguments of `read_ecg`."""
+    names = ("sampling_rate", "lead_names", "units")
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+
+
+def check_ending(path: str, endings: tuple[str, ...]) -> None:
+    """Make sure that `--output` has an ending that can be written, in a folder that exists.
+
+    Raises:
+        CommandError: otherwise.
+    """
+    if Path(path).suffix not in endings:
+        raise CommandError(f"--output {path}: expected a name that ends in {' or '.join(endings)}.")
+    if not Path(path).resolve().parent.is_dir():
+        raise CommandError(
+            f"--output {path}: the folder {Path(path).resolve().parent} does not exist; create it first."
+        )

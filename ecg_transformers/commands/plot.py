@@ -1,0 +1,66 @@
+"""The command `plot`: the sheet of a recording."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .options import CommandError, add_file_options, read_options
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to those of `ecg-transformers`."""
+    plot = commands.add_parser(
+        "plot",
+        help="draw a 12-lead sheet",
+        description="Draw a recording as the standard sheet: 25 mm/s, 10 mm/mV, 3 x 4 leads and a rhythm strip.",
+    )
+    plot.add_argument("input", help="ECG file")
+    plot.add_argument(
+        "--output", "-o", help="picture to write: .png, .pdf or .svg (default: RECORD.png in the current folder)"
+    )
+    plot.add_argument("--model", help="also predict with this model and print the result on the sheet")
+    plot.add_argument(
+        "--layout",
+        default="3x4+1",
+        choices=["3x4+1", "3x4", "6x2+1", "6x2", "12x1+1", "12x1"],
+        help="(default: 3x4+1)",
+    )
+    plot.add_argument("--speed", type=float, default=25, metavar="MM_PER_SECOND", help="paper speed (default: 25)")
+    plot.add_argument("--gain", type=float, default=10, metavar="MM_PER_MV", help="amplitude scale (default: 10)")
+    plot.add_argument("--start", type=float, default=0, metavar="SECONDS", help="where the sheet begins (default: 0)")
+    plot.add_argument("--title", help="heading (default: what the file tells)")
+    add_file_options(plot)
+    plot.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `ecg-transformers plot`."""
+    from ..readers import read_ecg
+    from ..visualization import plot_ecg
+
+    record = read_ecg(arguments.input, **read_options(arguments))
+    output = arguments.output or f"{Path(arguments.input).stem}.png"
+    predictions = None
+    if arguments.model:
+        from ..inference import ECGInference
+
+        inference = ECGInference.from_pretrained(arguments.model)
+        values, _, leads = inference([record])
+        if not leads.any():
+            raise CommandError(f"{arguments.input}: no lead carries a signal, so there is nothing to predict from.")
+        named = zip(inference.label_names, values[0].tolist(), inference.thresholds.tolist(), strict=True)
+        predictions = sorted(named, key=lambda item: -item[1])
+    plot_ecg(
+        record,
+        output,
+        title=arguments.title,
+        predictions=predictions,
+        layout=arguments.layout,
+        start_seconds=arguments.start,
+        speed_mm_per_second=arguments.speed,
+        gain_mm_per_mv=arguments.gain,
+    )
+    print(output)
+    return 0
