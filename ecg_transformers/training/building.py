@@ -233,7 +233,7 @@ def build_model(
     _update(config, settings, label_names, problem_type, pos_weight)
     extractor = build_extractor(arguments, config)
     if arguments.from_scratch:
-        model = AutoModelForSequenceClassification.from_config(config, **_attention(arguments))
+        model = AutoModelForSequenceClassification.from_config(config, **attention_arguments(arguments))
         return BuiltModel(model, extractor, None, True)
 
     model, _ = load_weights(arguments, config)
@@ -380,7 +380,8 @@ def _update(
     check_fields(config)
 
 
-def _attention(arguments: ModelArguments) -> dict[str, str]:
+def attention_arguments(arguments: ModelArguments) -> dict[str, str]:
+    """Return what a model class takes to use the attention that the arguments name."""
     return {"attn_implementation": arguments.attn_implementation} if arguments.attn_implementation else {}
 
 
@@ -418,7 +419,7 @@ def load_weights(
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
-            **_attention(arguments),
+            **attention_arguments(arguments),
         )
     except (OSError, RuntimeError) as error:
         raise ValueError(f"The weights of {arguments.model_name_or_path} cannot be loaded: {error}") from error

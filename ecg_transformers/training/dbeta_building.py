@@ -9,18 +9,16 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedModel, T5Config, T5EncoderModel
-from transformers.utils import logging
 
 from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from ..models.dbeta.configuration_dbeta import DBetaConfig
 from ..models.dbeta.modeling_dbeta import DBetaForPreTraining
-from .building import build_extractor, config_from_size, load_config, load_weights
+from .building import attention_arguments, build_extractor, config_from_size, load_config
 from .config_fields import check_fields, has_field, set_field
 from .pretraining_arguments import PretrainingModelArguments, ReportArguments
+from .pretraining_building import load_with_new_parts
 from .report_tokenizer import train_report_tokenizer
 from .run_arguments import parse_overrides
-
-logger = logging.get_logger(__name__)
 
 # Fields that DBetaConfig derives from another where they are left out.
 _DERIVED_FIELDS = {
@@ -97,17 +95,13 @@ def build_dbeta(model_args: PretrainingModelArguments, report_args: ReportArgume
     overrides = parse_overrides(model_args.config_overrides)
     if model_args.from_scratch:
         config = _config_from_scratch(model_args, report_args, overrides, len(tokenizer))
-        attention = {"attn_implementation": model_args.attn_implementation} if model_args.attn_implementation else {}
-        model = DBetaForPreTraining._from_config(config, **attention)
+        model = DBetaForPreTraining._from_config(config, **attention_arguments(model_args))
         if report_args.text_encoder is not None:
             _load_text_encoder(model, report_args.text_encoder)
         new_parts: list[str] = []
     else:
         config = _config_of_checkpoint(model_args, overrides)
-        model, missing = load_weights(model_args, config, DBetaForPreTraining)
-        new_parts = sorted({name.split(".")[0] for name in missing})
-        if new_parts:
-            logger.warning(f"{model_args.model_name_or_path} lacks {', '.join(new_parts)}, which start anew.")
+        model, new_parts = load_with_new_parts(model_args, config, DBetaForPreTraining)
     known = model.config.text_config.vocab_size
     if len(tokenizer) > known:
         raise ValueError(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import enable_full_determinism, set_seed
 
 from ..models.dbeta.processing_dbeta import DBetaProcessor
 from .arguments import CorpusArguments
@@ -24,15 +23,19 @@ from .pretraining_arguments import PretrainingArguments, PretrainingModelArgumen
 from .pretraining_run import (
     PretrainingResult,
     RunFacts,
+    describe_model,
     describe_splits,
     local_name,
+    model_settings,
+    process_of_run,
     run_pretraining,
+    seed_run,
     show_readable_progress,
     skip_evaluation_without_records,
 )
 from .pretraining_trainer import PretrainingTrainer
 from .report_corpus import ReportCorpus, load_report_corpus
-from .run_control import Clock, without_bars_of_saving
+from .run_control import Clock
 from .run_record import to_plain
 
 EMBEDDINGS_FILE = "report_embeddings.safetensors"
@@ -60,12 +63,8 @@ def pretrain_dbeta(
         ValueError: for arguments or files that cannot be used, before training starts.
         TrainingInterrupted: if SIGTERM or Ctrl-C ended training; a checkpoint has been written.
     """
-    threads = torch.get_num_threads()
-    try:
-        with without_bars_of_saving():
-            return _pretrain(model_args, data_args, report_args, training_args)
-    finally:
-        torch.set_num_threads(threads)
+    with process_of_run(training_args):
+        return _pretrain(model_args, data_args, report_args, training_args)
 
 
 def _pretrain(
@@ -75,8 +74,6 @@ def _pretrain(
     training_args: PretrainingArguments,
 ) -> PretrainingResult:
     clock = Clock()
-    if training_args.cpu_threads is not None:
-        torch.set_num_threads(training_args.cpu_threads)
     output_dir = Path(training_args.output_dir)
     if not model_args.from_scratch:
         # Before the tokenizer, which a model of another kind does not have.
@@ -91,8 +88,7 @@ def _pretrain(
         checkpoint, training_args, _start(model_args, data_args, report_args, training_args, corpus, tokenizer)
     )
 
-    # The seed comes after the corpus, which may draw random numbers of its own.
-    (enable_full_determinism if training_args.full_determinism else set_seed)(training_args.seed)
+    seed_run(training_args)
     built = build_dbeta(model_args, report_args, tokenizer)
     with clock.measure("embedding_of_reports"):
         with training_args.main_process_first(desc="embedding the reports"):
@@ -245,9 +241,7 @@ def _start(
         texts[name] = local_name(texts[name])
     return to_plain(
         {
-            **dataclasses.asdict(model_args),
-            # Of a path the last part: the folder may move.
-            "model_name_or_path": local_name(model_args.model_name_or_path),
+            **model_settings(model_args),
             **texts,
             "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
             "train_windows": data_args.train_windows,
@@ -262,15 +256,13 @@ def _opening_report(
     corpus: ReportCorpus, built: BuiltDBeta, banks: dict[str, NegativeReports], arguments: PretrainingArguments
 ) -> str:
     different = corpus.facts["splits"]["train"]["different_reports"]
-    parameters = sum(parameter.numel() for parameter in built.model.parameters())
-    origin = f"from {built.base_model}" if built.base_model else "from scratch"
     bank = banks.get("train")
     negatives = f"mismatched ones from the {bank.k} most {bank.kind}" if bank else "none swapped"
     return "\n".join(
         [
             f"Corpus {corpus.facts['name']}: {describe_splits(corpus.facts)} records with a report; {different} "
             f"different reports in training, {negatives}.",
-            f"Model dbeta, {parameters / 1e6:.2f} M parameters, {origin}; {len(built.tokenizer)} text tokens.",
+            f"{describe_model(built.model, built.base_model)}; {len(built.tokenizer)} text tokens.",
             f"Learning rate {arguments.learning_rate:g} ({arguments.schedule}), batch "
             f"{arguments.train_batch_size * arguments.world_size}, device {arguments.device}.",
         ]

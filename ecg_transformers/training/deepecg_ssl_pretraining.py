@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback, enable_full_determinism, set_seed
+from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from ..models.deepecg_ssl.configuration_deepecg_ssl import DeepECGSSLConfig
 from ..models.deepecg_ssl.modeling_deepecg_ssl import DeepECGSSLForPreTraining
 from .arguments import CorpusArguments
-from .building import build_extractor, config_from_size, load_config, load_weights
 from .callbacks import CropEpochCallback, GracefulStopCallback
-from .config_fields import check_fields, has_field, set_field
 from .output_folder import check_start, prepare_output_dir
 from .pretraining_arguments import SegmentArguments, SSLModelArguments, SSLPretrainingArguments
+from .pretraining_building import BuiltPretraining, build_for_pretraining
 from .pretraining_run import (
     PretrainingResult,
     RunFacts,
+    describe_model,
     describe_splits,
     digest_records,
-    local_name,
+    model_settings,
+    process_of_run,
     run_pretraining,
+    seed_run,
     show_readable_progress,
     skip_evaluation_without_records,
 )
 from .pretraining_trainer import PretrainingTrainer
 from .report_corpus import without_labels
-from .run_arguments import parse_overrides
-from .run_control import Clock, without_bars_of_saving
+from .run_control import Clock
 from .run_record import to_plain
 from .segment_pairs import SegmentPairCollator, SegmentPairs
 from .task import SPLITS, column_of, corpus_name, load_splits
@@ -75,23 +74,6 @@ class GumbelTemperatureCallback(TrainerCallback):
         model.set_gumbel_temperature(self.temperature(state.global_step))
 
 
-@dataclass
-class BuiltSSL:
-    """A DeepECG-SSL ready for pretraining, and what is worth telling about it.
-
-    Args:
-        model (`DeepECGSSLForPreTraining`): the model.
-        extractor (`ECGFeatureExtractor`): its preprocessing.
-        base_model (`str`, *optional*): the checkpoint it comes from.
-        new_parts (`list[str]`): parts that the checkpoint lacks and that start anew.
-    """
-
-    model: PreTrainedModel
-    extractor: ECGFeatureExtractor
-    base_model: str | None
-    new_parts: list[str]
-
-
 def pretrain_deepecg_ssl(
     model_args: SSLModelArguments,
     data_args: CorpusArguments,
@@ -113,12 +95,8 @@ def pretrain_deepecg_ssl(
         ValueError: for arguments or files that cannot be used, before training starts.
         TrainingInterrupted: if SIGTERM or Ctrl-C ended training; a checkpoint has been written.
     """
-    threads = torch.get_num_threads()
-    try:
-        with without_bars_of_saving():
-            return _pretrain(model_args, data_args, segment_args, training_args)
-    finally:
-        torch.set_num_threads(threads)
+    with process_of_run(training_args):
+        return _pretrain(model_args, data_args, segment_args, training_args)
 
 
 def _pretrain(
@@ -128,8 +106,6 @@ def _pretrain(
     training_args: SSLPretrainingArguments,
 ) -> PretrainingResult:
     clock = Clock()
-    if training_args.cpu_threads is not None:
-        torch.set_num_threads(training_args.cpu_threads)
     checkpoint = prepare_output_dir(training_args)
     with clock.measure("loading"):
         with training_args.main_process_first(desc="loading the corpus"):
@@ -139,8 +115,7 @@ def _pretrain(
     skip_evaluation_without_records("validation" in splits, training_args)
     check_start(checkpoint, training_args, _start(model_args, data_args, segment_args, training_args, splits))
 
-    # The seed comes after the corpus, which may draw random numbers of its own.
-    (enable_full_determinism if training_args.full_determinism else set_seed)(training_args.seed)
+    seed_run(training_args)
     built = build_deepecg_ssl(model_args)
     trainer, stopper = make_trainer(built, splits, data_args, segment_args, training_args)
     if trainer.is_world_process_zero():
@@ -193,7 +168,7 @@ def pair_segments(corpus: Any, kind: str, seed: int) -> dict[str, SegmentPairs]:
     return splits
 
 
-def build_deepecg_ssl(model_args: SSLModelArguments) -> BuiltSSL:
+def build_deepecg_ssl(model_args: SSLModelArguments) -> BuiltPretraining:
     """Build the model of a run.
 
     Args:
@@ -202,39 +177,19 @@ def build_deepecg_ssl(model_args: SSLModelArguments) -> BuiltSSL:
     Raises:
         ValueError: if there is no such checkpoint, size or configuration field, or weights do not fit.
     """
-    if model_args.from_scratch:
-        config = config_from_size("deepecg_ssl", model_args.size)
-    else:
-        config = load_config(model_args)
-        if not isinstance(config, DeepECGSSLConfig):
+
+    def check(config: DeepECGSSLConfig) -> None:
+        if not config.mask_time_prob:
             raise ValueError(
-                f"{model_args.model_name_or_path} holds a {config.model_type} model; this script pretrains "
-                "deepecg_ssl."
+                f"{model_args.model_name_or_path or 'The configuration'} has `mask_time_prob` 0 and no mask vector, "
+                "as fine-tuned models have; pretraining goes on from a pretrained one."
             )
-    for name, value in parse_overrides(model_args.config_overrides).items():
-        if not has_field(config, name):
-            raise ValueError(f"--config_overrides names {name!r}, which {DeepECGSSLConfig.__name__} does not have.")
-        set_field(config, name, value)
-    check_fields(config)
-    if not config.mask_time_prob:
-        raise ValueError(
-            f"{model_args.model_name_or_path or 'The configuration'} has `mask_time_prob` 0 and no mask vector, as "
-            "fine-tuned models have; pretraining goes on from a pretrained one."
-        )
-    new_parts: list[str] = []
-    if model_args.from_scratch:
-        attention = {"attn_implementation": model_args.attn_implementation} if model_args.attn_implementation else {}
-        model = DeepECGSSLForPreTraining._from_config(config, **attention)
-    else:
-        model, missing = load_weights(model_args, config, DeepECGSSLForPreTraining)
-        new_parts = sorted({name.split(".")[0] for name in missing})
-        if new_parts:
-            logger.warning(f"{model_args.model_name_or_path} lacks {', '.join(new_parts)}, which start anew.")
-    return BuiltSSL(model, build_extractor(model_args, config), model_args.model_name_or_path, new_parts)
+
+    return build_for_pretraining(model_args, DeepECGSSLForPreTraining, check=check)
 
 
 def make_trainer(
-    built: BuiltSSL,
+    built: BuiltPretraining,
     splits: Mapping[str, SegmentPairs],
     data_args: CorpusArguments,
     segment_args: SegmentArguments,
@@ -312,9 +267,7 @@ def _start(
     """Return what a resumed run has to have in common with its start."""
     return to_plain(
         {
-            **dataclasses.asdict(model_args),
-            # Of a path the last part: the folder may move.
-            "model_name_or_path": local_name(model_args.model_name_or_path),
+            **model_settings(model_args),
             **dataclasses.asdict(segment_args),
             "train_windows": data_args.train_windows,
             "schedule": training_args.schedule,
@@ -328,10 +281,8 @@ def _start(
 
 
 def _opening_report(
-    facts: dict[str, Any], built: BuiltSSL, segment_args: SegmentArguments, arguments: SSLPretrainingArguments
+    facts: dict[str, Any], built: BuiltPretraining, segment_args: SegmentArguments, arguments: SSLPretrainingArguments
 ) -> str:
-    parameters = sum(parameter.numel() for parameter in built.model.parameters())
-    origin = f"from {built.base_model}" if built.base_model else "from scratch"
     pairs = (
         f"two halves of {segment_args.segment_seconds:g} s" if segment_args.pairs == "halves" else "two of a patient"
     )
@@ -339,7 +290,7 @@ def _opening_report(
     return "\n".join(
         [
             f"Corpus {facts['name']}: {describe_splits(facts)} records; pairs are {pairs}.",
-            f"Model deepecg_ssl, {parameters / 1e6:.2f} M parameters, {origin}.",
+            f"{describe_model(built.model, built.base_model)}.",
             f"Learning rate {arguments.learning_rate:g} ({schedule}), batch "
             f"{arguments.train_batch_size * arguments.world_size} pairs, device {arguments.device}.",
         ]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import PreTrainedModel, enable_full_determinism, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
 from .callbacks import GracefulStopCallback, ReadableProgressCallback
 from .output_folder import find_checkpoint, save_model_folder
-from .pretraining_arguments import PretrainingArguments
+from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments
 from .pretraining_trainer import PretrainingTrainer
-from .run_control import Clock, TrainingInterrupted, write_card_if_possible
+from .run_control import Clock, TrainingInterrupted, without_bars_of_saving, write_card_if_possible
 from .run_record import (
     METRICS_FILE,
     RUN_FILE,
@@ -70,6 +74,29 @@ class RunFacts:
     arguments: Sequence[Any]
     parts: Sequence[str]
     records_per_row: int = 1
+
+
+@contextlib.contextmanager
+def process_of_run(arguments: PretrainingArguments) -> Iterator[None]:
+    """Give the process the threads that the arguments ask for, without bars of saving, until the run is over."""
+    threads = torch.get_num_threads()
+    try:
+        with without_bars_of_saving():
+            if arguments.cpu_threads is not None:
+                torch.set_num_threads(arguments.cpu_threads)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def seed_run(arguments: PretrainingArguments) -> None:
+    """Seed everything; after loading the corpus, which may draw random numbers of its own."""
+    (enable_full_determinism if arguments.full_determinism else set_seed)(arguments.seed)
+
+
+def model_settings(arguments: PretrainingModelArguments) -> dict[str, Any]:
+    """Return the arguments of the model that a resumed run has to share with its start; of a path the last part."""
+    return {**dataclasses.asdict(arguments), "model_name_or_path": local_name(arguments.model_name_or_path)}
 
 
 def skip_evaluation_without_records(has_validation: bool, arguments: PretrainingArguments) -> None:
@@ -152,6 +179,13 @@ def describe_splits(corpus_facts: dict[str, Any]) -> str:
         f"{facts['records']} {split}" + (f" ({facts['patients']} patients)" if "patients" in facts else "")
         for split, facts in corpus_facts["splits"].items()
     )
+
+
+def describe_model(model: PreTrainedModel, base_model: str | None) -> str:
+    """Return model type, size and origin, in words."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    origin = f"from {base_model}" if base_model else "from scratch"
+    return f"Model {model.config.model_type}, {parameters / 1e6:.2f} M parameters, {origin}"
 
 
 def _closing_report(result: PretrainingResult) -> str:
