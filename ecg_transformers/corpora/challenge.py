@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from . import register_corpus
 from .challenge_labels import label_of_codes, read_abbreviations, scored_labels
-from .columns import SPLITS, build_corpus, corpus_features, multi_label_feature
+from .columns import build_corpus, corpus_features, multi_label_feature
 from .corpus_files import canonical_sex, check_choice, corpus_folder, map_files, plausible_age, report_missing
-from .splits import DEFAULT_FRACTIONS, check_fractions, split_by_group
+from .splits import DEFAULT_FRACTIONS, check_fractions, split_rows
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -165,13 +163,7 @@ def load_challenge(
                 "fold": fold,
             }
         )
-    groups = [row["patient_id"] or ("record", row["record_id"]) for row in rows]
-    matrix = np.array([[name in (labels or ()) for name in names] for labels in labels_of_record], dtype=float)
-    splits = split_by_group(groups, matrix, split, seed)
-    return build_corpus(
-        {name: [rows[index] for index in indices] for name, indices in zip(SPLITS, splits, strict=True)},
-        corpus_features(multi_label_feature(names)),
-    )
+    return build_corpus(split_rows(rows, split, seed), corpus_features(multi_label_feature(names)))
 
 
 def read_header(path: Path) -> Header:

@@ -9,10 +9,9 @@ from typing import Any
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from .ecg_feature import ECG
+from .splits import SPLITS
 
 logger = logging.getLogger(__name__)
-
-SPLITS = ("train", "validation", "test")
 
 # Marks the values of a label struct that are numbers to be predicted, not classes.
 _REGRESSION = "regression"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+SPLITS = ("train", "validation", "test")
 DEFAULT_FRACTIONS = (0.7, 0.15, 0.15)
 
 
@@ -85,6 +86,36 @@ def split_by_group(
     for group, split in enumerate(assigned):
         splits[split].extend(records_of_group[group])
     return [np.array(sorted(records), dtype=np.int64) for records in splits]
+
+
+def split_rows(
+    rows: Sequence[Mapping[str, Any]], fractions: Sequence[float] = DEFAULT_FRACTIONS, seed: int = 0
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Distribute the rows of a corpus over train, validation and test by patient, balanced on their labels.
+
+    Args:
+        rows (sequence of mappings): with `record_id`, `patient_id` (null: the record stands alone) and, optionally,
+            `labels`: a struct of 0, 1 and null, or a class.
+        fractions (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): shares of train, validation and test.
+        seed (`int`, *optional*, defaults to 0): see `split_by_group`.
+
+    Returns:
+        `dict[str, list]`: the rows of each split, in their order.
+
+    Raises:
+        ValueError: if the shares are no shares.
+    """
+    groups = [row.get("patient_id") or ("record", row["record_id"]) for row in rows]
+    labels = [row.get("labels") for row in rows]
+    if any(isinstance(value, Mapping) for value in labels):
+        names = next(list(value) for value in labels if isinstance(value, Mapping))
+        strata = np.array([[(value or {}).get(name) or 0.0 for name in names] for value in labels], dtype=float)
+    elif labels and None not in labels:
+        strata = np.array(labels)
+    else:
+        strata = None
+    splits = split_by_group(groups, strata, fractions, seed)
+    return {name: [rows[index] for index in indices] for name, indices in zip(SPLITS, splits, strict=True)}
 
 
 def check_fractions(fractions: Sequence[float]) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ecg_transformers.corpora.splits import check_no_leak, split_by_group
+from ecg_transformers.corpora.splits import check_no_leak, split_by_group, split_rows
 
 
 def random_corpus(seed, patients=300, labels=6):
@@ -90,3 +90,19 @@ def test_scales_to_a_large_corpus():
     groups, labels = random_corpus(0, patients=20_000, labels=60)
     splits = split_by_group(groups, labels)
     assert sum(map(len, splits)) == len(groups)
+
+
+def test_rows_are_split_by_patient():
+    rows = [{"record_id": str(n), "patient_id": str(n // 2), "labels": {"A": float(n < 8)}} for n in range(40)]
+    rows += [{"record_id": f"alone {n}", "patient_id": None, "labels": None} for n in range(20)]
+    splits = split_rows(rows, (0.5, 0.25, 0.25), seed=1)
+    assert [len(part) for part in splits.values()] == [30, 15, 15]
+    assert sorted(row["record_id"] for part in splits.values() for row in part) == sorted(
+        row["record_id"] for row in rows
+    )
+    check_no_leak({name: {"patient_id": [row["patient_id"] for row in part]} for name, part in splits.items()})
+    assert [sum((row["labels"] or {}).get("A", 0) for row in part) for part in splits.values()] == [4, 2, 2]
+    classes = [{"record_id": str(n), "labels": n % 3} for n in range(30)]
+    assert [len(part) for part in split_rows(classes, (0.8, 0.1, 0.1)).values()] == [24, 3, 3]
+    with pytest.raises(ValueError, match="add up to 1"):
+        split_rows(classes, (0.5, 0.1, 0.1))
