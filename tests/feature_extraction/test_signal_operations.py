@@ -39,7 +39,7 @@ def test_fir_filter_equals_filtfilt(dtype, atol, sampling_rate, samples):
 
 
 @pytest.mark.parametrize("dtype,atol", PRECISIONS)
-@pytest.mark.parametrize("factor", [2, 3, 4, 5, 10])
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 10])
 @pytest.mark.parametrize("samples", [28, 500, 2999, 30000])
 def test_decimation_equals_scipy(dtype, atol, factor, samples):
     signal = wandering(2, samples, seed=samples)
