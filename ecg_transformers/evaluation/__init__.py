@@ -17,6 +17,7 @@ _PUBLIC_NAMES = {
     "regression_metrics": ".regression",
     "bootstrap_intervals": ".bootstrap",
     "bootstrap_statistic": ".bootstrap",
+    "PairedAUROC": ".comparison",
     "fairness_gaps": ".fairness",
     "age_groups": ".fairness",
     "format_fairness": ".fairness",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..training.linear_probe_report import format_probe
 from .model_card import LIMITS, describe_environment, describe_licence, licence_of, number, thin_out
 
 _USAGE_WITH_TEXT = """import torch
@@ -47,7 +48,7 @@ def pretraining_values(
     model, corpus = run["model"], run["corpus"]
     with_text = model.get("text_tokens") is not None
     curve, columns = _curve(run["learning_curve"])
-    validation = run["metrics"].get("validation") or {}
+    validation, probe = run["metrics"].get("validation") or {}, run["metrics"].get("probe")
     return {
         "card_data": _metadata(run, licence).to_yaml().strip(),
         "name": name,
@@ -58,6 +59,7 @@ def pretraining_values(
         "window_seconds": number(model["window_seconds"]),
         "usage": (_USAGE_WITH_TEXT if with_text else _USAGE).format(name=name),
         "usage_note": _usage_note(with_text),
+        "probe": format_probe(probe, "markdown") if probe else None,
         "validation": [(measure.replace("_", " "), number(value)) for measure, value in validation.items()],
         "corpus_note": _corpus_note(corpus),
         "split_columns": _split_columns(corpus["splits"]),

@@ -17,6 +17,7 @@ from .callbacks import CropEpochCallback, GracefulStopCallback
 from .data import CorpusSplit
 from .dbeta_building import BuiltDBeta, build_dbeta, build_tokenizer, load_dbeta_config
 from .dbeta_collator import DBetaPretrainingCollator
+from .linear_probe import load_probe_task
 from .negative_sampling import NegativeReports, embed_with_cache, make_embedder, unique_texts
 from .output_folder import check_start, prepare_output_dir
 from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments, ReportArguments
@@ -82,6 +83,7 @@ def _pretrain(
     with clock.measure("loading"):
         with training_args.main_process_first(desc="loading the corpus"):
             corpus = load_report_corpus(data_args)
+            probe_task = load_probe_task(training_args, data_args)
         tokenizer = build_tokenizer(model_args, report_args, unique_texts(corpus.reports["train"]))
     skip_evaluation_without_records(corpus.has_records("validation"), training_args)
     check_start(
@@ -107,6 +109,7 @@ def _pretrain(
         built.extractor,
         (model_args, data_args, report_args, training_args),
         PARTS,
+        probe_task=probe_task,
     )
     result = run_pretraining(trainer, stopper, checkpoint, clock, facts)
     if trainer.is_world_process_zero():

@@ -14,6 +14,7 @@ from ..models.deepecg_ssl.configuration_deepecg_ssl import DeepECGSSLConfig
 from ..models.deepecg_ssl.modeling_deepecg_ssl import DeepECGSSLForPreTraining
 from .arguments import CorpusArguments
 from .callbacks import CropEpochCallback, GracefulStopCallback
+from .linear_probe import load_probe_task
 from .output_folder import check_start, prepare_output_dir
 from .pretraining_arguments import SegmentArguments, SSLModelArguments, SSLPretrainingArguments
 from .pretraining_building import BuiltPretraining, build_for_pretraining
@@ -31,11 +32,10 @@ from .pretraining_run import (
     skip_evaluation_without_records,
 )
 from .pretraining_trainer import PretrainingTrainer
-from .report_corpus import without_labels
 from .run_control import Clock
 from .run_record import to_plain
 from .segment_pairs import SegmentPairCollator, SegmentPairs
-from .task import SPLITS, column_of, corpus_name, load_splits
+from .task import SPLITS, column_of, corpus_name, load_splits, without_labels
 
 logger = logging.get_logger(__name__)
 
@@ -110,6 +110,7 @@ def _pretrain(
     with clock.measure("loading"):
         with training_args.main_process_first(desc="loading the corpus"):
             corpus = load_splits(without_labels(data_args))
+            probe_task = load_probe_task(training_args, data_args, corpus)
         splits = pair_segments(corpus, segment_args.pairs, training_args.seed)
     facts = _corpus_facts(data_args, splits)
     skip_evaluation_without_records("validation" in splits, training_args)
@@ -128,6 +129,7 @@ def _pretrain(
         (model_args, data_args, segment_args, training_args),
         PARTS,
         2 if segment_args.pairs == "records" else 1,
+        probe_task,
     )
     return run_pretraining(trainer, stopper, checkpoint, clock, run_facts)
 

@@ -215,8 +215,20 @@ class PretrainingArguments(RunArguments):
     metric_for_best_model: str | None = field(
         default="loss", metadata={"help": "Validation metric that picks the best checkpoint, such as ets_loss."}
     )
+    probe: bool = field(
+        default=False,
+        metadata={
+            "help": "After training, fit a linear classifier on the frozen features with the labels of the corpus, "
+            "and score it on its test records beside untrained encoders (AUROC)."
+        },
+    )
+    probe_untrained: int = field(
+        default=3, metadata={"help": "Untrained encoders of the same configuration beside --probe; 0: none."}
+    )
 
     def __post_init__(self):
+        if self.probe_untrained < 0:
+            raise ValueError(f"--probe_untrained must be 0 or more; got {self.probe_untrained}.")
         if self.schedule not in ("tri_stage", "trainer"):
             raise ValueError(f"--schedule is 'tri_stage' or 'trainer'; got {self.schedule!r}.")
         if self.greater_is_better is None and self.metric_for_best_model is not None:

@@ -19,6 +19,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
 from .callbacks import GracefulStopCallback, ReadableProgressCallback
+from .linear_probe import probe_pretrained
+from .linear_probe_report import format_probe
 from .output_folder import find_checkpoint, save_model_folder
 from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments
 from .pretraining_trainer import PretrainingTrainer
@@ -31,7 +33,7 @@ from .run_record import (
     learning_curve,
     write_json,
 )
-from .task import column_of
+from .task import ClassificationTask, column_of
 
 logger = logging.get_logger(__name__)
 
@@ -43,12 +45,14 @@ class PretrainingResult:
     Args:
         output_dir (`Path`): model, processor or feature extractor, card, `run.json`, `metrics.json`.
         validation (`dict[str, float]`, *optional*): losses and accuracies on the validation records.
+        probe (`dict`, *optional*): with `--probe`, what `LinearProbe.report` returns.
         learning_curve (`list[dict]`): one entry per evaluation.
         seconds (`dict[str, float]`): duration of the parts of the run.
     """
 
     output_dir: Path
     validation: dict[str, float] | None = None
+    probe: dict[str, Any] | None = None
     learning_curve: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -65,6 +69,8 @@ class RunFacts:
         arguments (sequence): the dataclasses of arguments.
         parts (sequence of `str`): measures besides `loss`.
         records_per_row (`int`, *optional*, defaults to 1): recordings in what the trainer counts as one row.
+        probe_task (`ClassificationTask`, *optional*): labelled records for the linear probe of `--probe`, see
+            `load_probe_task`.
     """
 
     corpus: dict[str, Any]
@@ -74,6 +80,7 @@ class RunFacts:
     arguments: Sequence[Any]
     parts: Sequence[str]
     records_per_row: int = 1
+    probe_task: ClassificationTask | None = None
 
 
 @contextlib.contextmanager
@@ -153,6 +160,10 @@ def run_pretraining(
             metrics = trainer.evaluate()
         names = ("loss", *facts.parts)
         result.validation = {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
+    if facts.probe_task is not None:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        with clock.measure("probing"):
+            result.probe = probe_pretrained(model, facts.extractor, facts.probe_task, arguments)
     if trainer.is_world_process_zero():
         result.seconds = clock.finish()
         _write_records(result, trainer, facts)
@@ -193,6 +204,8 @@ def _closing_report(result: PretrainingResult) -> str:
     if result.validation:
         shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in result.validation.items())
         lines.append(f"Validation records: {shown}.")
+    if result.probe:
+        lines += ["", format_probe(result.probe), ""]
     lines.append(f"Saved in {result.output_dir} after {result.seconds['total']:.0f} s.")
     return "\n".join(lines)
 
@@ -200,7 +213,7 @@ def _closing_report(result: PretrainingResult) -> str:
 def _write_records(result: PretrainingResult, trainer: PretrainingTrainer, facts: RunFacts) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     arguments, state = trainer.args, trainer.state
-    metrics = {"validation": result.validation}
+    metrics = {"validation": result.validation, **({"probe": result.probe} if result.probe else {})}
     tri_stage = arguments.schedule == "tri_stage"
     write_json(result.output_dir / METRICS_FILE, metrics)
     write_json(

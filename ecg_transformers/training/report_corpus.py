@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from transformers.utils import logging
 
-from ..corpora import corpus_function, list_corpora
 from ..corpora.table import table_columns
 from .arguments import CorpusArguments
 from .negative_sampling import unique_texts
 from .pretraining_run import digest_records
 from .reports import clean_reports
-from .task import SPLITS, column_of, corpus_name, load_splits, patient_numbers
+from .task import SPLITS, column_of, corpus_name, load_splits, patient_numbers, without_labels
 
 logger = logging.get_logger(__name__)
-
-# Options by which corpora keep records without a label: pretraining needs none.
-_WITHOUT_LABELS = {"keep_unlabelled": True, "label_columns": []}
 
 
 @dataclass
@@ -106,17 +100,3 @@ def _check_report_column(where: str, columns: list[str]) -> None:
         f"{where} has no column `report`; it has {', '.join(columns)}.{hint} Pretraining on ECGs and reports needs "
         "one: the corpora ptbxl and synthetic have it, and a table with a column 'report'."
     )
-
-
-def without_labels(arguments: CorpusArguments) -> CorpusArguments:
-    """Ask the corpus for all its records, labelled or not, where it has an option for that."""
-    if arguments.corpus not in list_corpora():
-        return arguments
-    known = inspect.signature(corpus_function(arguments.corpus)).parameters
-    given = arguments.options()
-    if arguments.label_start_index is not None:
-        given["label_columns"] = None
-    added = [
-        f"{name}={json.dumps(value)}" for name, value in _WITHOUT_LABELS.items() if name in known and name not in given
-    ]
-    return replace(arguments, corpus_options=[*arguments.corpus_options, *added])

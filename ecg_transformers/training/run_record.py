@@ -158,11 +158,18 @@ def describe_arguments(*arguments: Any) -> dict[str, dict[str, Any]]:
                 continue
             if entry.name in _DERIVED and entry.name != "report_to":
                 continue
-            if entry.name in _PATHS or (entry.name in _PATHS_OR_NAMES and os.path.isdir(str(value))):
-                value = Path(str(value)).name
+            if entry.name in (*_PATHS, *_PATHS_OR_NAMES):
+                named = value if isinstance(value, list) else [value]
+                named = [_last_part(part, entry.name in _PATHS) for part in named]
+                value = named if isinstance(value, list) else named[0]
             entries[entry.name] = to_plain(value)
         record[type(group).__name__] = entries
     return record
+
+
+def _last_part(value: Any, is_path: bool) -> Any:
+    """Return the last part of a path, and a name as it is."""
+    return Path(str(value)).name if is_path or os.path.isdir(str(value)) else value
 
 
 def learning_curve(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from .label_fraction import select_label_fraction
 logger = logging.get_logger(__name__)
 
 SPLITS = ("train", "validation", "test")
+# Options by which corpora keep records without a label: pretraining needs none.
+_WITHOUT_LABELS = {"keep_unlabelled": True, "label_columns": []}
 
 
 @dataclass
@@ -80,11 +83,12 @@ def patient_numbers(dataset: Any) -> np.ndarray:
     return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int64)
 
 
-def load_task(arguments: DataArguments) -> ClassificationTask:
+def load_task(arguments: DataArguments, corpus: Any = None) -> ClassificationTask:
     """Load the corpus and check that it can be learnt from.
 
     Args:
         arguments (`DataArguments`): which corpus.
+        corpus (`datasets.DatasetDict`, *optional*): its splits, where they have been loaded.
 
     Returns:
         `ClassificationTask`.
@@ -92,7 +96,8 @@ def load_task(arguments: DataArguments) -> ClassificationTask:
     Raises:
         ValueError: if a folder or file is missing, the corpus or an option is unknown, or there is nothing to learn.
     """
-    corpus = load_splits(arguments)
+    if corpus is None:
+        corpus = load_splits(arguments)
     if "train" not in corpus or len(corpus["train"]) == 0:
         sizes = {split: len(dataset) for split, dataset in corpus.items()}
         raise ValueError(f"The corpus {arguments.corpus!r} has no training records; its splits: {sizes}.")
@@ -158,6 +163,20 @@ def _options_named_in(message: str, corpus: str, arguments: CorpusArguments) -> 
     parts = [f"--{name} VALUE" for name in named if name in own]
     others = [f"{name}=VALUE" for name in named if name not in own]
     return ", ".join([*parts, f"--corpus_options {' '.join(others)}"] if others else parts)
+
+
+def without_labels(arguments: CorpusArguments) -> CorpusArguments:
+    """Ask the corpus for all its records, labelled or not, where it has an option for that."""
+    if arguments.corpus not in list_corpora():
+        return arguments
+    known = inspect.signature(corpus_function(arguments.corpus)).parameters
+    given = arguments.options()
+    if arguments.label_start_index is not None:
+        given["label_columns"] = None
+    added = [
+        f"{name}={json.dumps(value)}" for name, value in _WITHOUT_LABELS.items() if name in known and name not in given
+    ]
+    return replace(arguments, corpus_options=[*arguments.corpus_options, *added])
 
 
 def corpus_name(arguments: CorpusArguments) -> str:

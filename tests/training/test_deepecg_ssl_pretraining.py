@@ -279,35 +279,11 @@ def test_two_processes(command, tmp_path):
 # What it is good for
 
 
-def probe(model, extractor, corpus):
-    """Macro AUROC of a linear probe on the features of a frozen model, on the test records."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
-    from sklearn.preprocessing import StandardScaler
-
-    features, labels = {}, {}
-    for split in ("train", "test"):
-        rows = corpus[split]
-        batches = [rows[start : start + 64]["ecg"] for start in range(0, len(rows), 64)]
-        with torch.no_grad():
-            inputs = (extractor(batch, return_tensors="pt") for batch in batches)
-            parts = [model.get_ecg_features(each.input_values, each.attention_mask) for each in inputs]
-        features[split] = torch.cat(parts).numpy()
-        labels[split] = np.array([list(row.values()) for row in rows["labels"]])
-    scaler = StandardScaler().fit(features["train"])
-    inputs = {split: scaler.transform(values) for split, values in features.items()}
-    scores = []
-    for label in range(labels["train"].shape[1]):
-        fitted = LogisticRegression(C=0.1, max_iter=2000).fit(inputs["train"], labels["train"][:, label])
-        scores.append(roc_auc_score(labels["test"][:, label], fitted.decision_function(inputs["test"])))
-    return float(np.mean(scores))
-
-
 @pytest.mark.slow
 def test_features_are_worth_more_than_random_ones(tmp_path):
     """Some minutes of pretraining without labels raise the macro AUROC of a linear probe by 0.03 at least.
 
-    With these settings it was 0.924, and 0.866 and 0.833 with two random models of the same size.
+    With these settings it was XXX.
     """
     corpus = load_corpus("synthetic", num_patients=400, records_per_patient=2, seed=3)
     corpus.save_to_disk(str(tmp_path / "corpus"))
@@ -315,11 +291,6 @@ def test_features_are_worth_more_than_random_ones(tmp_path):
     arguments = ["--corpus", tmp_path / "corpus", "--size", "tiny", "--output_dir", tmp_path / "run"]
     arguments += ["--config_overrides", f"gumbel_temperature_decay=0.998,{quiet}", "--num_train_epochs", 40]
     arguments += ["--learning_rate", 2e-3, "--eval_strategy", "no", "--save_strategy", "no", "--use_cpu"]
-    pretrain_deepecg_ssl(*parse_deepecg_ssl_pretraining_arguments([*map(str, arguments), "--disable_tqdm", "true"]))
-    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "run")
-    model = AutoModel.from_pretrained(tmp_path / "run").eval()
-    random = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        random.append(probe(DeepECGSSLModel(model.config).eval(), extractor, corpus))
-    assert probe(model, extractor, corpus) > max(random) + 0.03
+    arguments += ["--probe", "true", "--disable_tqdm", "true"]
+    result = pretrain_deepecg_ssl(*parse_deepecg_ssl_pretraining_arguments([*map(str, arguments)]))
+    assert result.probe["models"]["pretrained"]["above_untrained"]["value"] > 0.03
