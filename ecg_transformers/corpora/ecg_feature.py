@@ -7,7 +7,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import ItemsView, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from datasets.features.features import register_feature
 from datasets.table import array_cast
 
 from ..feature_extraction.ecg_leads import canonical_lead_name
+from ..readers.row_reference import RowReference
 from ..record import ECGRecord
 
 # A zip archive, which `record_to_npz_bytes` writes, starts with these bytes.
@@ -34,6 +35,10 @@ class ECG:
     path until the data set is pushed to the Hub or written by `save_parquet`, where the record is embedded (a WFDB
     record is several files, so what is embedded is the record itself: float32 mV with lead names, rate and metadata,
     as NPZ). The method `to_parquet` of `datasets` embeds nothing, for no feature. Reading a row gives an `ECGRecord`.
+
+    A path may name one row of an HDF5 file of many recordings: `FILE#DATASET:ROW`, for example
+    `/data/exams_part3.hdf5#tracings:17` (see `ecg_transformers.readers.row_reference`). Only that row is read, and
+    only it is embedded. The file is opened anew for each row (0.1 ms), so threads and processes share nothing.
 
     A record that `map` reads and hands back unchanged stays as it was stored; a changed one is stored with its
     samples.
@@ -139,7 +144,13 @@ class ECG:
             raise ValueError("An ECG column stores 'path' or 'bytes'; both are missing.")
         if content is None and "://" not in path:
             return self._read_file(path)
+        row = RowReference.parse(path)
         if content is None:
+            if row is not None:
+                raise ValueError(
+                    f"{path} names a row of a remote file, which would be fetched whole for each row. Download the "
+                    "file and name its local path, or embed the rows in Parquet before publishing."
+                )
             content = _fetch(path, token_per_repo_id or {})
         if content[:4] == _ZIP_MAGIC:
             from ..readers.numpy_files import record_from_npz_bytes
@@ -152,9 +163,10 @@ class ECG:
                     raise
         # Readers work on files, as formats like WFDB and HDF5 need.
         with tempfile.TemporaryDirectory(prefix="ecg-") as folder:
-            file = Path(folder) / (os.path.basename(str(path).split("::")[0]) if path else "record")
+            name = str(path).split("::")[0] if row is None else row.file
+            file = Path(folder) / (os.path.basename(name) if path else "record")
             file.write_bytes(content)
-            return self._read_file(file)
+            return self._read_file(file if row is None else replace(row, file=str(file)))
 
     def _read_file(self, path: str | os.PathLike) -> ECGRecord:
         from ..readers import ECGReadError, read_ecg
@@ -244,7 +256,8 @@ class ECG:
             if path is not None and (remote_files if "://" in path else local_files):
                 if content is None:
                     content = record_to_npz_bytes(self._read(value, token_per_repo_id))
-                path = os.path.basename(path)
+                row = RowReference.parse(path)
+                path = os.path.basename(path) if row is None else row.name
             contents.append(content)
             paths.append(path)
         arrays = [pa.array(contents, pa.binary()), pa.array(paths, pa.string())]

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..feature_extraction.ecg_leads import STANDARD_LEADS
-from .content import FileContent, parse_age, parse_sex, unpacked_limit
+from .content import FileContent, parse_age, parse_sex
 from .errors import ECGReadError
+from .hdf5_rows import read_row
+from .hdf5_storage import check_storage, datasets_of, file_attributes
 from .label_tables import table_row
 from .numpy_files import orient
 from .registry import ReadRequest, register_reader
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
-
-# Filters that come with the HDF5 library: deflate, shuffle, Fletcher-32, szip, n-bit, scale-offset; and LZF of h5py.
-# Others would load a plug-in.
-_FILTERS = (1, 2, 3, 4, 5, 6, 32000)
 
 
 @register_reader("hdf5", extensions=(".h5", ".hdf5", ".hdf"), sniff=lambda path, head: head.startswith(_MAGIC))
@@ -31,6 +28,8 @@ def read_hdf5(path: Path, request: ReadRequest) -> FileContent:
       codes where the table has them, else AHA codes).
     - One dataset of leads and samples under any name: rate, lead names and unit from its attributes `sampling_rate`
       (or `fs`), `lead_names`, `units`, or from the caller; mV unless told otherwise.
+    - One row of a dataset of many recordings, such as the parts of CODE-15 %, named `FILE#DATASET:ROW`; see
+      `hdf5_rows`.
     """
     try:
         import h5py
@@ -38,23 +37,28 @@ def read_hdf5(path: Path, request: ReadRequest) -> FileContent:
         raise ImportError("Reading HDF5 ECGs needs h5py: pip install 'ecg-transformers[hdf5]'") from error
 
     with h5py.File(path, "r") as file:
-        datasets = _datasets(h5py, file, path)
+        if request.row is not None:
+            return read_row(h5py, file, path, request.row)
+        datasets = datasets_of(h5py, file, path)
         recordings = {name: one for name, one in datasets.items() if one.dtype.kind in "iuf" and one.ndim in (1, 2)}
+        many = next((name for name, one in datasets.items() if one.dtype.kind in "iuf" and one.ndim == 3), None)
         if "ecg" in recordings:
             name = "ecg"
-        elif len(recordings) == 1:
+        elif many is None and len(recordings) == 1:
             name = next(iter(recordings))
         else:
             found = ", ".join(f"{name} {one.shape}" for name, one in list(datasets.items())[:10]) or "there are none"
             raise ECGReadError(
                 path,
                 f"none of its datasets ({found}) is clearly one recording.",
-                "Export one recording per file, with a single dataset of shape (leads, samples).",
+                "Export one recording per file, with a single dataset of shape (leads, samples)."
+                if many is None
+                else f"Name one row, counted from 0: {path.name}#{many}:0",
             )
         dataset = recordings[name]
-        _check_storage(dataset, path)
+        check_storage(dataset, path)
         array = dataset[()]
-        attributes = _attributes(dataset)
+        attributes = file_attributes(dataset)
     if name == "ecg" and array.ndim == 2 and array.shape[0] == 12 and array.dtype == np.float16:
         return _sph(path, array)
     names = attributes.get("lead_names")
@@ -67,65 +71,6 @@ def read_hdf5(path: Path, request: ReadRequest) -> FileContent:
         metadata={"layout": f"dataset {name}, {layout}"},
         default_units="mV",
     )
-
-
-def _datasets(h5py: Any, file: Any, path: Path) -> dict[str, Any]:
-    """Return the datasets of the root group and of its groups; links to other files are refused, not followed."""
-    datasets: dict[str, Any] = {}
-    groups = [("", file)]
-    while groups:
-        prefix, group = groups.pop()
-        if len(group) > 1000 or len(datasets) > 1000:
-            raise ECGReadError(path, "it has more than 1000 entries.", "Export one recording per file.")
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ECGReadError(path, f"its entry {prefix}{name} is a link.", "Store the data in the file itself.")
-            entry = group[name]
-            if isinstance(entry, h5py.Dataset):
-                datasets[prefix + name] = entry
-            elif isinstance(entry, h5py.Group) and prefix.count("/") < 3:
-                groups.append((f"{prefix}{name}/", entry))
-    return datasets
-
-
-def _check_storage(dataset: Any, path: Path) -> None:
-    if dataset.external or dataset.is_virtual:
-        raise ECGReadError(path, "its samples are in other files.", "Store the data in the file itself.")
-    plan = dataset.id.get_create_plist()
-    unknown = {plan.get_filter(number)[0] for number in range(plan.get_nfilters())} - set(_FILTERS)
-    if unknown:
-        raise ECGReadError(
-            path, f"it is packed with HDF5 filter {sorted(unknown)}.", "Store it with gzip or unpacked."
-        )
-    claimed = math.prod(dataset.shape) * dataset.dtype.itemsize
-    held = min(dataset.id.get_storage_size(), path.stat().st_size)
-    if dataset.chunks:
-        # Chunks that were never written read as zeros, which are no samples.
-        expected = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
-        complete = dataset.id.get_num_chunks() == expected and max(claimed, chunk_bytes) <= unpacked_limit(held)
-    else:
-        complete = held == claimed
-    if not complete:
-        raise ECGReadError(
-            path,
-            f"it claims shape {dataset.shape} of {dataset.dtype}, {claimed} bytes, and stores {held} bytes of it.",
-            "The file is damaged or incomplete; fetch it again.",
-        )
-
-
-def _attributes(dataset: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key in ("sampling_rate", "fs", "lead_names", "units"):
-        if key not in dataset.attrs:
-            continue
-        value = np.asarray(dataset.attrs[key]).reshape(-1)
-        texts = [one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in value[:1000]]
-        if key == "lead_names":
-            found[key] = texts
-        elif len(value) == 1:
-            found[key] = texts[0] if key == "units" else float(value[0])
-    return found
 
 
 def _sph(path: Path, array: np.ndarray) -> FileContent:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..record import ECGRecord
 from .content import FileContent, build_record
 from .errors import ECGReadError
+from .row_reference import RowReference
 
 # Enough for every magic number and for the first rows of a table of twelve columns.
 HEAD_BYTES = 8192
@@ -28,12 +29,14 @@ class ReadRequest:
         lead_names (`tuple[str, ...]`, *optional*): one name per row of the recording.
         units (`str`, *optional*): `"mV"`, `"uV"`, `"V"` or `"nV"`.
         drop_nan_leads (`bool`): leave out leads without a single sample instead of refusing the file.
+        row (`RowReference`, *optional*): which of the file's recordings is meant.
     """
 
     sampling_rate: float | None = None
     lead_names: tuple[str, ...] | None = None
     units: str | None = None
     drop_nan_leads: bool = False
+    row: RowReference | None = None
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,8 @@ def read_ecg(
 
     Args:
         path (`str` or `os.PathLike`): the file. For WFDB: the `.hea` file, that path without the extension, or the
-            signal file beside it.
+            signal file beside it. For one row of an HDF5 file of many recordings: `FILE#DATASET:ROW`, such as
+            `exams_part0.hdf5#tracings:17`.
         format (`str`, *optional*): a name from `list_readers()`; by default extension and content decide.
         sampling_rate (`float`, *optional*): Hz, for files that do not state it.
         lead_names (sequence of `str`, *optional*): one name per lead, for files that do not state them.
@@ -238,22 +242,29 @@ def read_ecg(
         record = read_ecg("leads.npy", sampling_rate=500, lead_names=["I", "II"], units="uV")
         ```
     """
-    file = _existing_file(path)
+    row = RowReference.parse(path)
+    file = _existing_file(path if row is None else row.file)
+    # What messages name, and what the record is told as its source.
+    named = file if row is None else Path(str(row))
     if isinstance(lead_names, str):
         raise ECGReadError(path, f"lead_names is one string, {lead_names!r}.", "Pass a list with one name per lead.")
     request = ReadRequest(
-        sampling_rate, None if lead_names is None else tuple(lead_names), units, bool(drop_nan_leads)
+        sampling_rate, None if lead_names is None else tuple(lead_names), units, bool(drop_nan_leads), row
     )
     try:
         if file.stat().st_size == 0:
             raise ECGReadError(path, "the file is empty.", "Fetch or export it again.")
         reader = _choose_reader(file, format)
+        if row is not None and reader.name != "hdf5":
+            raise ECGReadError(
+                path, f"rows can be named in HDF5 files only; this is {reader.name}.", "Name the file alone."
+            )
         with warnings.catch_warnings():
             # Libraries comment on odd files with warnings of their own; ours reach the user.
             warnings.simplefilter("ignore")
             warnings.filterwarnings("default", category=UserWarning, message="ECG labels")
             content = reader.read(file, request)
-        return build_record(content, file, reader.name, request)
+        return build_record(content, named, reader.name, request)
     except (ECGReadError, ImportError):
         raise
     except PermissionError as error:
