@@ -30,6 +30,19 @@ __all__ = ["ECG", "label_names", "list_corpora", "load_corpus", "problem_type", 
 # corpus name -> module that registers it; a new corpus is one file and one row.
 _CORPUS_MODULES = {
     "challenge": ".challenge",
+    **dict.fromkeys(
+        (
+            "challenge_ptbxl",
+            "chapman_shaoxing",
+            "cpsc2018",
+            "cpsc_extra",
+            "georgia",
+            "incart",
+            "ningbo",
+            "ptb",
+        ),
+        ".challenge_parts",
+    ),
     "folder": ".saved_corpus",
     "ptbxl": ".ptbxl",
     "synthetic": ".synthetic",

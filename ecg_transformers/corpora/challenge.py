@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import register_corpus
 from .challenge_labels import label_of_codes, read_abbreviations, scored_labels
 from .columns import build_corpus, corpus_features, multi_label_feature
 from .corpus_files import canonical_sex, check_choice, corpus_folder, map_files, plausible_age, report_missing
-from .splits import DEFAULT_FRACTIONS, check_fractions, split_rows
+from .record_names import NameSet, challenge_part, known_record, read_names
+from .splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, split_rows
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -32,11 +33,19 @@ _SOURCE_FOLDERS = (
     ("stpetersburg", "incart"),
     ("incart", "incart"),
     ("ptbxl", "ptb-xl"),
+    # The PTB diagnostic database itself, of which the Challenge has a copy.
+    ("ptbdb", "ptbdb"),
+    ("ptbdiagnostic", "ptbdb"),
     ("ptb", "ptb"),
     ("georgia", "georgia"),
     ("chapman", "chapman_shaoxing"),
     ("ningbo", "ningbo"),
 )
+
+_COMMENTS_2025 = ("chagas label", "source", "patient id", "exam id")
+
+# PTB-XL recommends its folds 9 and 10 for validation and testing.
+_FOLD_SPLITS = {9: "validation", 10: "test"}
 
 
 @dataclass
@@ -53,6 +62,7 @@ class Header:
         sex (`str`, *optional*): `"female"` or `"male"`.
         problem (`str`): why the record cannot be used, or an empty string.
         signal_files (`set[str]`): names of the files that hold the samples.
+        comments (`dict[str, str]`): what headers of the Challenge of 2025 tell besides, keys in lower case.
     """
 
     path: Path
@@ -64,6 +74,7 @@ class Header:
     sex: str | None = None
     problem: str = ""
     signal_files: set[str] = field(default_factory=set)
+    comments: dict[str, str] = field(default_factory=dict)
 
 
 @register_corpus("challenge")
@@ -79,7 +90,12 @@ def load_challenge(
     keep_unlabelled: bool = True,
     split: Sequence[float] = DEFAULT_FRACTIONS,
     seed: int = 0,
+    exclude_records: Sequence[str] | str | os.PathLike = (),
+    exclude_patients: Sequence[str] | str | os.PathLike = (),
+    exclude_ptbxl_folds: Sequence[int] = (),
+    keep_ptbxl_folds: bool = False,
     ptbxl_database: str | os.PathLike | None = None,
+    patients_csv: str | os.PathLike | None = None,
     skip_unreadable: bool = False,
 ) -> DatasetDict:
     """Load records of the PhysioNet/CinC Challenges 2020 and 2021, in any tree of folders.
@@ -88,7 +104,17 @@ def load_challenge(
     Challenge's sample data, a part unpacked twice) the one with the most leads is kept.
 
     The Challenge does not publish patient numbers, so a record is its own group when splitting, except for records of
-    its PTB-XL copy when `ptbxl_database` tells their patients.
+    its PTB-XL copy when `ptbxl_database` tells their patients, and for those that `patients_csv` names. Without it the
+    PTB and INCART parts may have a patient in two splits, which a warning says: PTB has 549 records of 290 patients,
+    INCART 75 of 32.
+
+    Records that recur elsewhere: the parts are copies of data sets that are published by themselves as well. `HRnnnnn`
+    is record nnnnn of PTB-XL, `Annnn` has its name from CPSC 2018, `JSnnnnn` from ecg-arrhythmia (Chapman-Shaoxing and
+    Ningbo). A model that was trained on the one must not be tested on the other: leave the whole part out
+    (`exclude_sources`), or the records in question (`exclude_records`, `exclude_patients`, `exclude_ptbxl_folds`).
+    `check_leakage` finds what two corpora share. Whoever tests on PTB-XL's fold 10 trains here with
+    `exclude_ptbxl_folds=[10]`, or with `keep_ptbxl_folds=True`, which puts the copies into the split of their
+    originals.
 
     Args:
         data_dir (`str` or path): a folder with `.hea` files below it. `dx_mapping_scored.csv` and
@@ -100,15 +126,30 @@ def load_challenge(
         merge_equivalent (`bool`, *optional*, defaults to `True`): make one label of each pair of codes that the
             Challenge scores as one (LBBB, RBBB, PAC, PVC); 26 scored labels instead of 30.
         sources (sequence of `str`, *optional*): parts to use: `cpsc2018`, `cpsc_extra`, `georgia`, `ptb-xl`, `ptb`,
-            `incart`, `chapman_shaoxing`, `ningbo`, as far as their folder's name tells, or the name of any folder.
+            `incart`, `chapman_shaoxing`, `ningbo`, or the name of any folder. The part is told by the folder's name,
+            where that says nothing by the record's (`HR00001`, `A0001`, `Q0001`, `E00001`, `S0001`, `I0001`; JS00001
+            to JS10646 are Chapman-Shaoxing, which follows from the numbers of records, the rest Ningbo).
         exclude_sources (sequence of `str`, *optional*): parts to leave out, named in the same way.
         min_seconds (`float`, *optional*, defaults to 0): leave out shorter records.
         keep_unlabelled (`bool`, *optional*, defaults to `True`): keep records that have none of the labels; they are
             negatives of all.
         split (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): shares of train, validation and test.
         seed (`int`, *optional*, defaults to 0): of the split.
+        exclude_records (sequence of `str`, or path, *optional*): records to leave out, under any of their names
+            (`HR00001`, `00001_hr`, PTB-XL's `ecg_id` 1), or a CSV file with the column `record_id`, or a text file
+            with a name per line. Names that are not here are no error.
+        exclude_patients (sequence of `str`, or path, *optional*): patients to leave out, as in the column
+            `patient_id` (`ptbxl-15709`), or a file with them.
+        exclude_ptbxl_folds (sequence of `int`, *optional*): leave out records of the PTB-XL copy whose original is in
+            these folds, and those that `ptbxl_database` does not list, whose patients are unknown: the Challenge has
+            21,837, PTB-XL 1.0.3 has 21,799. Needs `ptbxl_database`.
+        keep_ptbxl_folds (`bool`, *optional*, defaults to `False`): put records of the PTB-XL copy into the recommended
+            splits, folds 1 to 8, 9 and 10, and divide only the others by `split`; those of the copy that
+            `ptbxl_database` does not list are left out. Needs `ptbxl_database`.
         ptbxl_database (`str` or path, *optional*): `ptbxl_database.csv` of PTB-XL; gives the records of its copy here
             (`HRnnnnn`) their patient and fold.
+        patients_csv (`str` or path, *optional*): a table with the columns `record_id` and `patient_id`, where one
+            knows the patients of other records.
         skip_unreadable (`bool`, *optional*, defaults to `False`): leave out records with a broken header or without
             their signal file instead of refusing the corpus.
 
@@ -139,7 +180,10 @@ def load_challenge(
             len(headers),
             min_seconds,
         )
-    headers = long_enough
+    patients = {**_listed_patients(patients_csv), **_ptbxl_patients(ptbxl_database)}
+    headers = _without_recurring(
+        long_enough, patients, exclude_records, exclude_patients, exclude_ptbxl_folds, keep_ptbxl_folds, ptbxl_database
+    )
 
     labels_of_record, names = _labels(headers, folder, label_set, min_positives, merge_equivalent)
     if not keep_unlabelled:
@@ -148,7 +192,6 @@ def load_challenge(
     if not headers:
         raise ValueError(f"No records of the corpus 'challenge' are left in {folder}; loosen the options.")
 
-    patients = _ptbxl_patients(ptbxl_database)
     rows = []
     for header, labels in zip(headers, labels_of_record, strict=True):
         patient, fold = patients.get(header.record_id, (None, None))
@@ -163,7 +206,17 @@ def load_challenge(
                 "fold": fold,
             }
         )
-    return build_corpus(split_rows(rows, split, seed), corpus_features(multi_label_feature(names)))
+    _warn_of_unknown_patients(rows)
+    splits: dict[str, list[Any]] = {name: [] for name in SPLITS}
+    if keep_ptbxl_folds:
+        for row in rows:
+            if row["fold"]:
+                splits[_FOLD_SPLITS.get(row["fold"], "train")].append(row)
+    for name, members in split_rows(
+        [row for row in rows if not (keep_ptbxl_folds and row["fold"])], split, seed
+    ).items():
+        splits[name] += members
+    return build_corpus(splits, corpus_features(multi_label_feature(names)))
 
 
 def read_header(path: Path) -> Header:
@@ -208,6 +261,8 @@ def read_header(path: Path) -> Header:
             header.sex = canonical_sex(value)
         elif key == "dx":
             header.codes = [code for code in re.split(r"[,\s]+", value) if code and code.lower() != "unknown"]
+        elif key in _COMMENTS_2025:
+            header.comments[key] = value
     return header
 
 
@@ -221,20 +276,86 @@ def _find_headers(folder: Path, sources: Sequence[str] | None, exclude_sources: 
     if not paths:
         raise ValueError(f"There are no .hea files in {folder} or below; point `data_dir` at the Challenge's records.")
     folders = {parent: _source_names(parent, folder) for parent in {path.parent for path in paths}}
+    names_of = [_names_of_record(path, folders[path.parent]) for path in paths]
     wanted = _as_list(sources, "sources")
     unwanted = _as_list(exclude_sources, "exclude_sources")
-    known = {name for names in folders.values() for name in names}
+    known = {name for names in names_of for name in names}
     unknown = [name for name in (*wanted, *unwanted) if name not in known]
     if unknown:
         raise ValueError(f"No records belong to {', '.join(unknown)}; parts in {folder}: {', '.join(sorted(known))}.")
     used = [
         path
-        for path in paths
-        if (not wanted or set(wanted) & set(folders[path.parent])) and not set(unwanted) & set(folders[path.parent])
+        for path, names in zip(paths, names_of, strict=True)
+        if (not wanted or set(wanted) & set(names)) and not set(unwanted) & set(names)
     ]
     if not used:
         raise ValueError(f"`sources` {wanted or None} without {unwanted} leaves no records in {folder}.")
     return map_files(read_header, used, "Reading headers")
+
+
+def _names_of_record(path: Path, of_folder: list[str]) -> list[str]:
+    """Return the names by which a record may be chosen: its folder's, and its part by its own name."""
+    parts = set(dict(_SOURCE_FOLDERS).values())
+    part = challenge_part(path.name)
+    if part is None and known_record(path.name) is not None:
+        # A record of the original beside or instead of the Challenge's copy.
+        return [name for name in of_folder if name not in parts]
+    return of_folder if part is None or parts & set(of_folder) else [*of_folder, part]
+
+
+def _without_recurring(
+    headers: list[Header],
+    patients: dict[str, tuple[str, int | None]],
+    exclude_records: Sequence[str] | str | os.PathLike,
+    exclude_patients: Sequence[str] | str | os.PathLike,
+    exclude_folds: Sequence[int],
+    keep_folds: bool,
+    ptbxl_database: str | os.PathLike | None,
+) -> list[Header]:
+    """Leave out the records that the options of `load_challenge` name, and say how many."""
+    if (exclude_folds or keep_folds) and ptbxl_database is None:
+        raise ValueError(
+            "`exclude_ptbxl_folds` and `keep_ptbxl_folds` need `ptbxl_database`, the file ptbxl_database.csv of "
+            "PTB-XL, which tells the folds."
+        )
+    if isinstance(exclude_folds, (int, str)) or not set(exclude_folds) <= set(range(1, 11)):
+        raise ValueError(
+            f"`exclude_ptbxl_folds` is a list of folds from 1 to 10, such as [10]; got {exclude_folds!r}."
+        )
+    names = read_names(exclude_records, "exclude_records", "record_id")
+    # No record of the Challenge is called by a number alone, so a number is one of PTB-XL.
+    records = NameSet(f"HR{int(name):05d}" if name.isdigit() else name for name in names)
+    unwanted = set(read_names(exclude_patients, "exclude_patients", "patient_id"))
+    if unwanted and not patients:
+        raise ValueError("`exclude_patients` needs `ptbxl_database` or `patients_csv`: headers name no patients.")
+    kept, counts = [], Counter()
+    for header in headers:
+        patient, fold = patients.get(header.record_id, (None, None))
+        unlisted = fold is None and challenge_part(header.record_id) == "ptb-xl"
+        if header.record_id in records:
+            counts["named in `exclude_records`"] += 1
+        elif patient is not None and patient in unwanted:
+            counts["of patients named in `exclude_patients`"] += 1
+        elif fold is not None and fold in exclude_folds:
+            counts["of PTB-XL's folds in `exclude_ptbxl_folds`"] += 1
+        elif unlisted and (exclude_folds or keep_folds):
+            counts["of PTB-XL's copy that `ptbxl_database` does not list"] += 1
+        else:
+            kept.append(header)
+    for reason, count in counts.items():
+        logger.warning("%d of %d records are left out: %s.", count, len(headers), reason)
+    return kept
+
+
+def _warn_of_unknown_patients(rows: list[dict[str, Any]]) -> None:
+    parts = Counter(challenge_part(row["record_id"]) for row in rows if row["patient_id"] is None)
+    several = {part: parts[part] for part in ("ptb", "incart") if parts[part] > 1}
+    if several:
+        logger.warning(
+            "The Challenge does not tell the patients of %s, of whom many have several records: a patient may be in "
+            "two splits. `patients_csv`, a table with record_id and patient_id, tells them.",
+            " and ".join(f"{count} records of {part}" for part, count in several.items()),
+        )
 
 
 def _as_list(names: Sequence[str] | None, option: str) -> list[str]:
@@ -301,6 +422,19 @@ def _labels(
         for header in headers
     ]
     return labels, names
+
+
+def _listed_patients(table: str | os.PathLike | None) -> dict[str, tuple[str, int | None]]:
+    """Return the patient of each record that the user's table lists; folds are PTB-XL's alone."""
+    if table is None:
+        return {}
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            return {row["record_id"].strip(): (row["patient_id"].strip(), None) for row in csv.DictReader(file)}
+    except (OSError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"`patients_csv` is a table with the columns record_id and patient_id; {table} is not: {error!r}."
+        ) from error
 
 
 def _ptbxl_patients(database: str | os.PathLike | None) -> dict[str, tuple[str, int | None]]:
