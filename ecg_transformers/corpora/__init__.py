@@ -29,6 +29,7 @@ __all__ = ["ECG", "label_names", "list_corpora", "load_corpus", "problem_type", 
 
 # corpus name -> module that registers it; a new corpus is one file and one row.
 _CORPUS_MODULES = {
+    "brugada_huca": ".brugada_huca",
     "challenge": ".challenge",
     **dict.fromkeys(
         (
@@ -44,6 +45,7 @@ _CORPUS_MODULES = {
         ".challenge_parts",
     ),
     "folder": ".saved_corpus",
+    "ludb": ".ludb",
     "ptbxl": ".ptbxl",
     "synthetic": ".synthetic",
     "table": ".table",
