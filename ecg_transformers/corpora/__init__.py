@@ -3,7 +3,8 @@
 Every corpus is a `datasets.DatasetDict` with the splits `train`, `validation` and `test` and the columns `ecg` (the
 `ECG` feature: decoded to an `ECGRecord` when read), `labels`, `record_id`, `patient_id`, `age` (years), `sex`
 (`"female"`, `"male"` or null), `fold` (or null) and `report`. The columns stay the same from corpus to corpus; what a
-corpus does not know is null.
+corpus does not know is null. Marked waves and beats are further columns (`delineation` of `ludb`, see
+`sample_classes`).
 
 The feature of `labels` says what kind of task the corpus poses, so names and kind survive `save_to_disk`, Parquet and
 the Hub: a struct of float32 is multi-label (1, 0, or null for unknown), a `ClassLabel` single-label, a lone float or a

@@ -82,6 +82,6 @@ def test_importing_corpora_is_cheap():
         "from transformers import HubertModel",
         "before = set(sys.modules)",
         "import ecg_transformers.corpora as corpora",
-        "print(corpora.list_corpora(), {'datasets', 'pandas', 'wfdb'} & (set(sys.modules) - before))",
+        "print('ptbxl' in corpora.list_corpora(), {'datasets', 'pandas', 'wfdb'} & (set(sys.modules) - before))",
     )
-    assert lines == ["['challenge', 'folder', 'ptbxl', 'synthetic', 'table'] set()"]
+    assert lines == ["True set()"]
