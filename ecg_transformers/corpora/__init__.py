@@ -32,6 +32,7 @@ __all__ = ["ECG", "label_names", "list_corpora", "load_corpus", "problem_type", 
 _CORPUS_MODULES = {
     "brugada_huca": ".brugada_huca",
     "challenge": ".challenge",
+    "challenge2025": ".challenge2025",
     **dict.fromkeys(
         (
             "challenge_ptbxl",

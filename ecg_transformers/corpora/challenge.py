@@ -180,7 +180,7 @@ def load_challenge(
             len(headers),
             min_seconds,
         )
-    patients = {**_listed_patients(patients_csv), **_ptbxl_patients(ptbxl_database)}
+    patients = {**_listed_patients(patients_csv), **ptbxl_patients(ptbxl_database)}
     headers = _without_recurring(
         long_enough, patients, exclude_records, exclude_patients, exclude_ptbxl_folds, keep_ptbxl_folds, ptbxl_database
     )
@@ -437,7 +437,7 @@ def _listed_patients(table: str | os.PathLike | None) -> dict[str, tuple[str, in
         ) from error
 
 
-def _ptbxl_patients(database: str | os.PathLike | None) -> dict[str, tuple[str, int | None]]:
+def ptbxl_patients(database: str | os.PathLike | None) -> dict[str, tuple[str, int | None]]:
     """Return patient and fold of `HRnnnnn`, the record that PTB-XL numbers nnnnn."""
     if database is None:
         return {}

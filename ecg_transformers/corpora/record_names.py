@@ -10,7 +10,7 @@ from pathlib import Path
 
 # Names that tell their collection, with or without a folder and an ending. What they rest on:
 # - PTB-XL numbers its records (`ecg_id`); the files are nnnnn_hr and nnnnn_lr, and the PhysioNet/CinC Challenges of
-#   2020 and 2021 call record nnnnn HRnnnnn. The Challenge of 2025 keeps the names of the files.
+#   2020 and 2021 call record nnnnn HRnnnnn.
 # - The Challenges keep the names of CPSC 2018 (Annnn) and number the other sources: Qnnnn CPSC-Extra, Ennnnn Georgia,
 #   Snnnn PTB, Innnn INCART.
 # - JSnnnnn are the names of the Challenge of 2021 and of ecg-arrhythmia on PhysioNet, which is Chapman-Shaoxing and
