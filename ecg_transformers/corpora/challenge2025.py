@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 SOURCES = ("code15", "samitrop", "ptbxl")
 
-# Self-reported, according to the Challenge's description; the labels of the others are its strong ones.
+# Self-reported, according to the Challenge's description.
 WEAK_SOURCES = ("code15",)
 
 # What is left of the `Source` line, or the name of a folder, without case and signs.
@@ -51,17 +51,17 @@ def load_challenge2025(
 
     - `code15`: CODE-15 %, over 300,000 exams at 400 Hz with *weak* labels: patients were asked (about 2 % positive);
     - `samitrop`: SaMi-Trop, 1,631 exams at 400 Hz with *strong* labels: serology, all positive;
-    - `ptbxl`: PTB-XL, 21,799 records at 500 Hz, all negative by inference: recorded in Germany, where Chagas disease is
-      not endemic. The Challenge counts them among the strong labels.
+    - `ptbxl`: PTB-XL, 21,799 records at 500 Hz, all negative by inference: recorded in Germany, where Chagas disease
+      is not endemic. These labels count as strong here.
 
     So strong positives and strong negatives come from different hospitals, devices and rates: a model that tells the
     sources apart looks perfect on them. A warning says where each class of a split has sources of its own.
 
     Only headers are read (`Chagas label`, `Source`, `Age`, `Sex`). Records without a `Source` line, as the first
     release wrote them, belong to the source that their folder is called after, to PTB-XL if their names are of its
-    form (`00001_hr`), and to CODE-15 % if the header has an `Exam ID`. Where the exams of CODE-15 % and SaMi-Trop have
-    fewer than 4,096 samples the zeros that filled them up were taken away by the Challenge's conversion; none of the 30
-    real records that this was tested on begins or ends with zeros. For copies that still do, the recipe step
+    form (`00001_hr`), and to CODE-15 % if the header has an `Exam ID`. CODE-15 % and SaMi-Trop fill
+    up exams to 4,096 samples with zeros. The Challenge's conversion took them away: none of the 30 real records that
+    this was tested on (1,730 to 4,096 samples) begins or ends with zeros. For copies that still do, the recipe step
     `mask_zero_padding` marks them as padding. Amplitudes of CODE-15 % are about twice those of other sets, and
     artefacts reach 33 mV, the limit of the format.
 
@@ -70,14 +70,15 @@ def load_challenge2025(
     Args:
         data_dir (`str` or path): a folder with `.hea` files below it.
         sources (sequence of `str`, *optional*): those to use, of `code15`, `samitrop`, `ptbxl`.
-        weak_labels (`str`, *optional*, defaults to `"keep"`): what becomes of weak labels: `"keep"`; `"train"`: records
-            with weak labels are all for training, and validation and test have strong ones only; `"unknown"`: the
-            labels become null, which losses and metrics leave out; `"drop"`: the records are left out.
+        weak_labels (`str`, *optional*, defaults to `"keep"`): what becomes of weak labels: `"keep"`; `"train"`:
+            records with weak labels are all for training, and validation and test have strong ones only; `"unknown"`:
+            the labels become null, which losses and metrics leave out; `"drop"`: the records are left out.
         labels_csv (`str` or path, *optional*): a table with `exam_id`, `chagas` and, optionally, `patient_id`, as the
             Challenge publishes for CODE-15 %. Gives records of CODE-15 % their patients where headers do not
             (otherwise each record is split by itself), and labels where the header has none; where both tell a label
             they must agree.
-        ptbxl_database (`str` or path, *optional*): `ptbxl_database.csv`; gives PTB-XL's records their patient and fold.
+        ptbxl_database (`str` or path, *optional*): `ptbxl_database.csv`; gives PTB-XL's records their patient and
+            fold.
         exclude_records (sequence of `str`, or path, *optional*): records to leave out, under any of their names
             (`00001_hr`, `HR00001`), or a CSV file with the column `record_id`, or a text file with a name per line.
         split (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): shares of train, validation and test, by
@@ -180,7 +181,8 @@ def _source(header: Header, folder: Path) -> str:
         return "code15"
     raise ValueError(
         f"{header.path} has no line `# Source:`, and neither its name nor its folder tells whether it is of "
-        "CODE-15 %, SaMi-Trop or PTB-XL. Put the records of each source into a folder called code15, samitrop or ptbxl."
+        "CODE-15 %, SaMi-Trop or PTB-XL. Put the records of each source into a folder called code15, samitrop or "
+        "ptbxl."
     )
 
 
@@ -245,8 +247,8 @@ def _warn_of_telling_sources(rows_of_split: dict[str, list[dict[str, Any]]]) -> 
         sources = {value: {row["source"] for row in rows if row["labels"]["chagas"] == value} for value in (0.0, 1.0)}
         if sources[0.0] and sources[1.0] and not sources[0.0] & sources[1.0]:
             logger.warning(
-                "In the split %s all negatives are from %s and all positives from %s: scores there say how well a model "
-                "tells the sources apart.",
+                "In the split %s all negatives are from %s and all positives from %s: scores there say how well a "
+                "model tells the sources apart.",
                 name,
                 " and ".join(sorted(sources[0.0])),
                 " and ".join(sorted(sources[1.0])),
