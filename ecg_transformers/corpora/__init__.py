@@ -46,6 +46,8 @@ _CORPUS_MODULES = {
         ),
         ".challenge_parts",
     ),
+    "code15": ".code15",
+    "code_test": ".code_test",
     "folder": ".saved_corpus",
     "ludb": ".ludb",
     "ptbxl": ".ptbxl",

