@@ -119,6 +119,8 @@ def _training_note(run: dict[str, Any]) -> str:
         parts.append(f"text encoder from {model['text_encoder']}")
     if model.get("new_parts"):
         parts.append(f"started anew: {', '.join(model['new_parts'])}")
+    if training.get("augmentations"):
+        parts.append(f"training records augmented: {', '.join(training['augmentations']['augmentations'])}")
     if training["best_step"]:
         parts.append(f"best step {training['best_step']} by validation {training['metric_for_best_model']}")
     seconds = run["seconds"].get("training")

@@ -88,7 +88,10 @@ class AugmentationSettings:
                 object.__setattr__(self, entry.name, tuple(value))
         unknown = [name for name in self.augmentations if name not in AUGMENTATIONS]
         if unknown:
-            raise ValueError(f"Augmentations are {', '.join(AUGMENTATIONS)}; got {', '.join(map(str, unknown))}.")
+            raise ValueError(f"--augmentations are {', '.join(AUGMENTATIONS)}; got {', '.join(map(str, unknown))}.")
+        # The order in which they act, so that equal settings are equal
+        ordered = tuple(name for name in AUGMENTATIONS if name in self.augmentations)
+        object.__setattr__(self, "augmentations", ordered)
         for name in ("augmentation_probability", "lead_loss_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} is a probability in [0, 1]; got {getattr(self, name)}.")
@@ -116,7 +119,7 @@ class AugmentationSettings:
             names = AUGMENTATIONS
         elif "none" in names:
             names = ()
-        return cls(augmentations=tuple(name for name in AUGMENTATIONS if name in names), **values)
+        return cls(augmentations=tuple(names), **values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON."""
@@ -205,6 +208,21 @@ class AugmentationArguments:
     def __post_init__(self):
         self.augmentations = list(self.augmentations)
         AugmentationSettings.from_arguments(self)
+
+
+def describe_augmentations(settings: AugmentationSettings) -> dict[str, Any]:
+    """Return what a run's records tell of its augmentations: null where there are none."""
+    return {"augmentations": settings.to_dict() if settings.augmentations else None}
+
+
+def augmentation_report(settings: AugmentationSettings) -> list[str]:
+    """Return what a run says of its augmentations when it starts: a line, or none."""
+    if not settings.augmentations:
+        return []
+    names = ", ".join(settings.augmentations)
+    return [
+        f"Training records are disturbed, each way with probability {settings.augmentation_probability:g}: {names}."
+    ]
 
 
 def augment(

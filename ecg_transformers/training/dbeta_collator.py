@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .augmentation_settings import AugmentationSettings, augment_records
 from .data import joint_seed
 from .lead_masking import mask_leads
 from .negative_sampling import NegativeReports
@@ -44,6 +45,7 @@ class DBetaPretrainingCollator:
         max_text_size (`int`, *optional*, defaults to 256): reports are cut to two tokens fewer, `</s>` included.
         count_tokens (callable, *optional*): from samples to ECG tokens (`config.ecg_config.count_tokens`). With it the
             batch says by `noise` which ECG tokens are removed, and that too belongs to the row.
+        augmentations (`AugmentationSettings`, *optional*): disturb the records, before the extractor.
 
     Raises:
         ValueError: for a share outside [0, 1] or an unknown choice of windows.
@@ -68,6 +70,7 @@ class DBetaPretrainingCollator:
         statements: str = "all",
         max_text_size: int = MAX_TEXT_SIZE,
         count_tokens: Callable[[int], int] | None = None,
+        augmentations: AugmentationSettings | None = None,
     ):
         if windows not in ("first", "random"):
             raise ValueError(f"windows must be 'first' or 'random'; got {windows!r}.")
@@ -88,6 +91,7 @@ class DBetaPretrainingCollator:
         self.statements = statements
         self.max_text_size = max_text_size
         self.count_tokens = count_tokens
+        self.augmentations = augmentations or AugmentationSettings()
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Make a batch.
@@ -120,7 +124,7 @@ class DBetaPretrainingCollator:
         input_ids, labels = self.masker(text.input_ids, text.attention_mask, uniforms)
 
         features = self.extractor(
-            [row["ecg"] for row in rows],
+            augment_records([row["ecg"] for row in rows], self.augmentations, seeds),
             windows=self.windows,
             generator=torch.Generator().manual_seed(joint_seed(seeds)),
             return_tensors="pt",

@@ -13,6 +13,12 @@ import torch
 
 from ..models.dbeta.processing_dbeta import DBetaProcessor
 from .arguments import CorpusArguments
+from .augmentation_settings import (
+    AugmentationArguments,
+    AugmentationSettings,
+    augmentation_report,
+    describe_augmentations,
+)
 from .callbacks import CropEpochCallback, GracefulStopCallback
 from .data import CorpusSplit
 from .dbeta_building import BuiltDBeta, build_dbeta, build_tokenizer, load_dbeta_config
@@ -48,6 +54,7 @@ def pretrain_dbeta(
     data_args: CorpusArguments,
     report_args: ReportArguments,
     training_args: PretrainingArguments,
+    augmentation_args: AugmentationArguments | None = None,
 ) -> PretrainingResult:
     """Pretrain D-BETA on the records of a corpus and their reports, and save it with its processor.
 
@@ -56,6 +63,8 @@ def pretrain_dbeta(
         data_args (`CorpusArguments`): which corpus.
         report_args (`ReportArguments`): tokenizer, mismatched reports, what is hidden.
         training_args (`PretrainingArguments`): optimisation and output folder.
+        augmentation_args (`AugmentationArguments`, *optional*): how training records are disturbed; not at all by
+            default.
 
     Returns:
         `PretrainingResult`.
@@ -65,7 +74,9 @@ def pretrain_dbeta(
         TrainingInterrupted: if SIGTERM or Ctrl-C ended training; a checkpoint has been written.
     """
     with process_of_run(training_args):
-        return _pretrain(model_args, data_args, report_args, training_args)
+        return _pretrain(
+            model_args, data_args, report_args, training_args, augmentation_args or AugmentationArguments()
+        )
 
 
 def _pretrain(
@@ -73,6 +84,7 @@ def _pretrain(
     data_args: CorpusArguments,
     report_args: ReportArguments,
     training_args: PretrainingArguments,
+    augmentation_args: AugmentationArguments,
 ) -> PretrainingResult:
     clock = Clock()
     output_dir = Path(training_args.output_dir)
@@ -86,18 +98,18 @@ def _pretrain(
             probe_task = load_probe_task(training_args, data_args)
         tokenizer = build_tokenizer(model_args, report_args, unique_texts(corpus.reports["train"]))
     skip_evaluation_without_records(corpus.has_records("validation"), training_args)
-    check_start(
-        checkpoint, training_args, _start(model_args, data_args, report_args, training_args, corpus, tokenizer)
-    )
+    augmentations = AugmentationSettings.from_arguments(augmentation_args)
+    start = _start(model_args, data_args, report_args, training_args, corpus, tokenizer, augmentations)
+    check_start(checkpoint, training_args, start)
 
     seed_run(training_args)
     built = build_dbeta(model_args, report_args, tokenizer)
     with clock.measure("embedding_of_reports"):
         with training_args.main_process_first(desc="embedding the reports"):
             banks = build_banks(corpus, report_args, output_dir)
-    trainer, stopper = make_trainer(built, corpus, banks, data_args, report_args, training_args)
+    trainer, stopper = make_trainer(built, corpus, banks, data_args, report_args, training_args, augmentations)
     if trainer.is_world_process_zero():
-        print(_opening_report(corpus, built, banks, training_args), flush=True)
+        print(_opening_report(corpus, built, banks, training_args, augmentations), flush=True)
     facts = RunFacts(
         corpus.facts,
         {
@@ -107,9 +119,10 @@ def _pretrain(
         },
         built.base_model,
         built.extractor,
-        (model_args, data_args, report_args, training_args),
+        (model_args, data_args, report_args, training_args, augmentation_args),
         PARTS,
         probe_task=probe_task,
+        training=describe_augmentations(augmentations),
     )
     result = run_pretraining(trainer, stopper, checkpoint, clock, facts)
     if trainer.is_world_process_zero():
@@ -161,6 +174,7 @@ def make_trainer(
     data_args: CorpusArguments,
     report_args: ReportArguments,
     training_args: PretrainingArguments,
+    augmentations: AugmentationSettings | None = None,
 ) -> tuple[PretrainingTrainer, GracefulStopCallback]:
     """Put model, data and callbacks together.
 
@@ -171,7 +185,12 @@ def make_trainer(
         split: CorpusSplit(dataset, training_args.seed, ("ecg", "report")) for split, dataset in corpus.splits.items()
     }
 
-    def collator(split: str, windows: str, lead_mask_probability: float) -> DBetaPretrainingCollator:
+    def collator(
+        split: str,
+        windows: str,
+        lead_mask_probability: float,
+        augmentations: AugmentationSettings | None = None,
+    ) -> DBetaPretrainingCollator:
         return DBetaPretrainingCollator(
             built.extractor,
             built.tokenizer,
@@ -185,13 +204,14 @@ def make_trainer(
             report_args.statements,
             report_args.max_text_size,
             built.model.config.ecg_config.count_tokens,
+            augmentations,
         )
 
     stopper = GracefulStopCallback()
     trainer = PretrainingTrainer(
         model=built.model,
         args=training_args,
-        data_collator=collator("train", data_args.train_windows, report_args.lead_mask_probability),
+        data_collator=collator("train", data_args.train_windows, report_args.lead_mask_probability, augmentations),
         # Tokens are hidden and reports swapped in validation too, or there would be no tasks; leads are not.
         eval_collator=collator("validation", "first", 0.0),
         train_dataset=splits["train"],
@@ -236,6 +256,7 @@ def _start(
     training_args: PretrainingArguments,
     corpus: ReportCorpus,
     tokenizer: Any,
+    augmentations: AugmentationSettings,
 ) -> dict[str, Any]:
     """Return what a resumed run has to have in common with its start."""
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
@@ -246,6 +267,7 @@ def _start(
         {
             **model_settings(model_args),
             **texts,
+            **describe_augmentations(augmentations),
             "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
             "train_windows": data_args.train_windows,
             "schedule": training_args.schedule,
@@ -256,7 +278,11 @@ def _start(
 
 
 def _opening_report(
-    corpus: ReportCorpus, built: BuiltDBeta, banks: dict[str, NegativeReports], arguments: PretrainingArguments
+    corpus: ReportCorpus,
+    built: BuiltDBeta,
+    banks: dict[str, NegativeReports],
+    arguments: PretrainingArguments,
+    augmentations: AugmentationSettings,
 ) -> str:
     different = corpus.facts["splits"]["train"]["different_reports"]
     bank = banks.get("train")
@@ -268,5 +294,6 @@ def _opening_report(
             f"{describe_model(built.model, built.base_model)}; {len(built.tokenizer)} text tokens.",
             f"Learning rate {arguments.learning_rate:g} ({arguments.schedule}), batch "
             f"{arguments.train_batch_size * arguments.world_size}, device {arguments.device}.",
+            *augmentation_report(augmentations),
         ]
     )

@@ -13,6 +13,12 @@ from transformers.utils import logging
 from ..models.deepecg_ssl.configuration_deepecg_ssl import DeepECGSSLConfig
 from ..models.deepecg_ssl.modeling_deepecg_ssl import DeepECGSSLForPreTraining
 from .arguments import CorpusArguments
+from .augmentation_settings import (
+    AugmentationArguments,
+    AugmentationSettings,
+    augmentation_report,
+    describe_augmentations,
+)
 from .callbacks import CropEpochCallback, GracefulStopCallback
 from .linear_probe import load_probe_task
 from .output_folder import check_start, prepare_output_dir
@@ -79,6 +85,7 @@ def pretrain_deepecg_ssl(
     data_args: CorpusArguments,
     segment_args: SegmentArguments,
     training_args: SSLPretrainingArguments,
+    augmentation_args: AugmentationArguments | None = None,
 ) -> PretrainingResult:
     """Pretrain DeepECG-SSL on the recordings of a corpus, without labels, and save it with its preprocessing.
 
@@ -87,6 +94,8 @@ def pretrain_deepecg_ssl(
         data_args (`CorpusArguments`): which corpus.
         segment_args (`SegmentArguments`): pairs of segments, hidden leads.
         training_args (`SSLPretrainingArguments`): optimisation and output folder.
+        augmentation_args (`AugmentationArguments`, *optional*): how training records are disturbed; not at all by
+            default.
 
     Returns:
         `PretrainingResult`.
@@ -96,7 +105,9 @@ def pretrain_deepecg_ssl(
         TrainingInterrupted: if SIGTERM or Ctrl-C ended training; a checkpoint has been written.
     """
     with process_of_run(training_args):
-        return _pretrain(model_args, data_args, segment_args, training_args)
+        return _pretrain(
+            model_args, data_args, segment_args, training_args, augmentation_args or AugmentationArguments()
+        )
 
 
 def _pretrain(
@@ -104,6 +115,7 @@ def _pretrain(
     data_args: CorpusArguments,
     segment_args: SegmentArguments,
     training_args: SSLPretrainingArguments,
+    augmentation_args: AugmentationArguments,
 ) -> PretrainingResult:
     clock = Clock()
     checkpoint = prepare_output_dir(training_args)
@@ -114,22 +126,25 @@ def _pretrain(
         splits = pair_segments(corpus, segment_args.pairs, training_args.seed)
     facts = _corpus_facts(data_args, splits)
     skip_evaluation_without_records("validation" in splits, training_args)
-    check_start(checkpoint, training_args, _start(model_args, data_args, segment_args, training_args, splits))
+    augmentations = AugmentationSettings.from_arguments(augmentation_args)
+    start = _start(model_args, data_args, segment_args, training_args, splits, augmentations)
+    check_start(checkpoint, training_args, start)
 
     seed_run(training_args)
     built = build_deepecg_ssl(model_args)
-    trainer, stopper = make_trainer(built, splits, data_args, segment_args, training_args)
+    trainer, stopper = make_trainer(built, splits, data_args, segment_args, training_args, augmentations)
     if trainer.is_world_process_zero():
-        print(_opening_report(facts, built, segment_args, training_args), flush=True)
+        print(_opening_report(facts, built, segment_args, training_args, augmentations), flush=True)
     run_facts = RunFacts(
         facts,
         {"new_parts": built.new_parts, "pairs": segment_args.pairs},
         built.base_model,
         built.extractor,
-        (model_args, data_args, segment_args, training_args),
+        (model_args, data_args, segment_args, training_args, augmentation_args),
         PARTS,
         2 if segment_args.pairs == "records" else 1,
         probe_task,
+        describe_augmentations(augmentations),
     )
     return run_pretraining(trainer, stopper, checkpoint, clock, run_facts)
 
@@ -196,6 +211,7 @@ def make_trainer(
     data_args: CorpusArguments,
     segment_args: SegmentArguments,
     training_args: SSLPretrainingArguments,
+    augmentations: AugmentationSettings | None = None,
 ) -> tuple[PretrainingTrainer, GracefulStopCallback]:
     """Put model, data and callbacks together.
 
@@ -212,6 +228,7 @@ def make_trainer(
             segment_args.lead_mask_probability,
             segment_args.keep_one_lead,
             data_args.train_windows,
+            augmentations=augmentations,
         ),
         # Tokens are hidden in validation too, always the same ones, or there would be no task; leads are not.
         eval_collator=SegmentPairCollator(
@@ -265,12 +282,14 @@ def _start(
     segment_args: SegmentArguments,
     training_args: SSLPretrainingArguments,
     splits: Mapping[str, SegmentPairs],
+    augmentations: AugmentationSettings,
 ) -> dict[str, Any]:
     """Return what a resumed run has to have in common with its start."""
     return to_plain(
         {
             **model_settings(model_args),
             **dataclasses.asdict(segment_args),
+            **describe_augmentations(augmentations),
             "train_windows": data_args.train_windows,
             "schedule": training_args.schedule,
             "seed": training_args.seed,
@@ -283,7 +302,11 @@ def _start(
 
 
 def _opening_report(
-    facts: dict[str, Any], built: BuiltPretraining, segment_args: SegmentArguments, arguments: SSLPretrainingArguments
+    facts: dict[str, Any],
+    built: BuiltPretraining,
+    segment_args: SegmentArguments,
+    arguments: SSLPretrainingArguments,
+    augmentations: AugmentationSettings,
 ) -> str:
     pairs = (
         f"two halves of {segment_args.segment_seconds:g} s" if segment_args.pairs == "halves" else "two of a patient"
@@ -295,5 +318,6 @@ def _opening_report(
             f"{describe_model(built.model, built.base_model)}.",
             f"Learning rate {arguments.learning_rate:g} ({schedule}), batch "
             f"{arguments.train_batch_size * arguments.world_size} pairs, device {arguments.device}.",
+            *augmentation_report(augmentations),
         ]
     )

@@ -15,6 +15,7 @@ from .arguments import (
 )
 
 if TYPE_CHECKING:
+    from .augmentation_settings import AugmentationArguments
     from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments, ReportArguments
 
 # A small HuBERT-ECG that learns the nine findings of the synthetic corpus from scratch in about a minute on two CPU
@@ -86,7 +87,7 @@ def demo_arguments(
 
 def dbeta_demo_arguments(
     output_dir: str | os.PathLike, **changes: Any
-) -> tuple[PretrainingModelArguments, CorpusArguments, ReportArguments, PretrainingArguments]:
+) -> tuple[PretrainingModelArguments, CorpusArguments, ReportArguments, PretrainingArguments, AugmentationArguments]:
     """Return the arguments of D-BETA's demonstration run, which `--preset demo` of its script is.
 
     Args:

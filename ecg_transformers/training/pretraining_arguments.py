@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .arguments import CorpusArguments
+from .augmentation_settings import AugmentationArguments
 from .negative_sampling import KINDS
 from .presets import DBETA_PRESETS
 from .run_arguments import RunArguments, parse_arguments
@@ -271,14 +272,15 @@ class SSLPretrainingArguments(PretrainingArguments):
 
 def parse_deepecg_ssl_pretraining_arguments(
     arguments: Sequence[str] | None = None,
-) -> tuple[SSLModelArguments, CorpusArguments, SegmentArguments, SSLPretrainingArguments]:
+) -> tuple[SSLModelArguments, CorpusArguments, SegmentArguments, SSLPretrainingArguments, AugmentationArguments]:
     """Read the arguments of a DeepECG-SSL pretraining run.
 
     Args:
         arguments (sequence of `str`, *optional*): see `parse_arguments`.
 
     Returns:
-        `tuple` of `SSLModelArguments`, `CorpusArguments`, `SegmentArguments` and `SSLPretrainingArguments`.
+        `tuple` of `SSLModelArguments`, `CorpusArguments`, `SegmentArguments`, `SSLPretrainingArguments` and
+        `AugmentationArguments`.
 
     Raises:
         ValueError: if the file cannot be read, names unknown arguments, or a value is out of range.
@@ -287,7 +289,7 @@ def parse_deepecg_ssl_pretraining_arguments(
         >>> parse_deepecg_ssl_pretraining_arguments(["--corpus", "ptbxl", "--data_dir", "ptb-xl", "--output_dir", "x"])
     """
     return parse_arguments(
-        (SSLModelArguments, CorpusArguments, SegmentArguments, SSLPretrainingArguments),
+        (SSLModelArguments, CorpusArguments, SegmentArguments, SSLPretrainingArguments, AugmentationArguments),
         arguments,
         "Pretrain DeepECG-SSL on ECGs without labels: masked prediction of quantized features, and a contrast between "
         "segments of patients. The first argument may be a .json or .yaml file with the same names.",
@@ -296,14 +298,15 @@ def parse_deepecg_ssl_pretraining_arguments(
 
 def parse_dbeta_pretraining_arguments(
     arguments: Sequence[str] | None = None,
-) -> tuple[PretrainingModelArguments, CorpusArguments, ReportArguments, PretrainingArguments]:
+) -> tuple[PretrainingModelArguments, CorpusArguments, ReportArguments, PretrainingArguments, AugmentationArguments]:
     """Read the arguments of a D-BETA pretraining run.
 
     Args:
         arguments (sequence of `str`, *optional*): see `parse_arguments`.
 
     Returns:
-        `tuple` of `PretrainingModelArguments`, `CorpusArguments`, `ReportArguments` and `PretrainingArguments`.
+        `tuple` of `PretrainingModelArguments`, `CorpusArguments`, `ReportArguments`, `PretrainingArguments` and
+        `AugmentationArguments`.
 
     Raises:
         ValueError: if the file cannot be read, names unknown arguments, or a value is out of range.
@@ -312,7 +315,7 @@ def parse_dbeta_pretraining_arguments(
         >>> parse_dbeta_pretraining_arguments(["--corpus", "ptbxl", "--data_dir", "ptb-xl", "--output_dir", "run"])
     """
     return parse_arguments(
-        (PretrainingModelArguments, CorpusArguments, ReportArguments, PretrainingArguments),
+        (PretrainingModelArguments, CorpusArguments, ReportArguments, PretrainingArguments, AugmentationArguments),
         arguments,
         "Pretrain D-BETA on ECGs and their reports: masked language modelling, masked ECG modelling, ECG-text "
         "matching and a contrastive loss. The first argument may be a .json or .yaml file with the same names. "

@@ -71,6 +71,7 @@ class RunFacts:
         records_per_row (`int`, *optional*, defaults to 1): recordings in what the trainer counts as one row.
         probe_task (`ClassificationTask`, *optional*): labelled records for the linear probe of `--probe`, see
             `load_probe_task`.
+        training (`dict`, *optional*): JSON: what is particular to the training.
     """
 
     corpus: dict[str, Any]
@@ -81,6 +82,7 @@ class RunFacts:
     parts: Sequence[str]
     records_per_row: int = 1
     probe_task: ClassificationTask | None = None
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -251,6 +253,7 @@ def _write_records(result: PretrainingResult, trainer: PretrainingTrainer, facts
                 "best_step": state.best_global_step,
                 "best_metric": state.best_metric,
                 "metric_for_best_model": arguments.metric_for_best_model,
+                **facts.training,
             },
             "learning_curve": result.learning_curve,
             "metrics": metrics,

@@ -17,6 +17,7 @@ import torch
 from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from ..models.deepecg_ssl.configuration_deepecg_ssl import DeepECGSSLConfig
 from ..models.deepecg_ssl.modeling_deepecg_ssl import draw_negatives, draw_span_mask, find_real_tokens
+from .augmentation_settings import AugmentationSettings, augment_records
 from .data import CorpusSplit, joint_seed
 from .lead_masking import mask_leads
 from .row_randomness import row_uniforms
@@ -107,6 +108,7 @@ class SegmentPairCollator:
             `"first"`.
         masks_for (`DeepECGSSLConfig`, *optional*): draw masked tokens and negatives too, from the batch's seeds, as
             evaluation needs; in training the model draws them.
+        augmentations (`AugmentationSettings`, *optional*): disturb each recording, before it is cut in two.
 
     Raises:
         ValueError: for an unknown choice of windows or a segment without length.
@@ -124,6 +126,7 @@ class SegmentPairCollator:
         keep_one_lead: bool = False,
         windows: str = "random",
         masks_for: DeepECGSSLConfig | None = None,
+        augmentations: AugmentationSettings | None = None,
     ):
         if windows not in ("first", "random"):
             raise ValueError(f"windows must be 'first' or 'random'; got {windows!r}.")
@@ -135,6 +138,7 @@ class SegmentPairCollator:
         self.keep_one_lead = keep_one_lead
         self.windows = windows
         self.masks_for = masks_for
+        self.augmentations = augmentations or AugmentationSettings()
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Make a batch.
@@ -150,8 +154,13 @@ class SegmentPairCollator:
         """
         seeds = [row["window_seed"] if "window_seed" in row else int(torch.randint(2**31, ())) for row in rows]
         cut = all(len(row["ecgs"]) == 1 for row in rows)
-        features = (self.extractor_of_both if cut else self.extractor)(
+        ecgs = augment_records(
             [ecg for row in rows for ecg in row["ecgs"]],
+            self.augmentations,
+            [2 * seed + place for row, seed in zip(rows, seeds, strict=True) for place in range(len(row["ecgs"]))],
+        )
+        features = (self.extractor_of_both if cut else self.extractor)(
+            ecgs,
             windows=self.windows,
             generator=torch.Generator().manual_seed(joint_seed(seeds)),
             return_tensors="pt",

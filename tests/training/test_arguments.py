@@ -146,11 +146,12 @@ def test_a_preset_gives_defaults_that_a_file_and_arguments_change(tmp_path):
     path = tmp_path / "run.json"
     path.write_text('{"max_steps": 7, "vocab_size": 250}')
     command = [str(path), "--preset", "demo", "--output_dir", str(tmp_path / "x"), "--vocab_size", "260"]
-    model, corpus, reports, training = parse_dbeta_pretraining_arguments(command)
+    model, corpus, reports, training, augmentations = parse_dbeta_pretraining_arguments(command)
     assert (model.size, reports.statements, training.learning_rate) == ("tiny", "one", 3e-3)
     assert (training.max_steps, reports.vocab_size) == (7, 260)
     assert corpus.options() == {"num_patients": 600, "records_per_patient": 2}
     same = dbeta_demo_arguments(tmp_path / "x", max_steps=7, vocab_size=260)
     assert same[:3] == (model, corpus, reports) and same[3].learning_rate == training.learning_rate
+    assert same[4] == augmentations and not augmentations.augmentations
     with pytest.raises(ValueError, match="--preset large: there are demo"):
         parse_dbeta_pretraining_arguments(["--preset", "large", "--output_dir", "x"])

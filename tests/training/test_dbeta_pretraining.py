@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, T5Config, T5EncoderModel
 
 from ecg_transformers import DBetaForSequenceClassification, load_corpus
-from ecg_transformers.training import pretrain_dbeta
+from ecg_transformers.training import AugmentationSettings, pretrain_dbeta
 from ecg_transformers.training.dbeta_building import build_dbeta, build_tokenizer
 from ecg_transformers.training.dbeta_pretraining import EMBEDDINGS_FILE, build_banks, make_trainer, measure_dbeta
 from ecg_transformers.training.report_corpus import load_report_corpus
@@ -255,12 +255,13 @@ def test_every_argument_of_the_reports_reaches_the_batches(make_pretraining_argu
         "train_windows": "first",
     }
     options = [text for name, value in given.items() for text in (f"--{name}", value)]
-    model_args, data_args, report_args, training_args = make_pretraining_arguments(*options)
+    model_args, data_args, report_args, training_args, _ = make_pretraining_arguments(*options)
     corpus = load_report_corpus(data_args)
     tokenizer = build_tokenizer(model_args, report_args, corpus.reports["train"])
     built = build_dbeta(model_args, report_args, tokenizer)
     banks = build_banks(corpus, report_args, tmp_path)
-    trainer, stopper = make_trainer(built, corpus, banks, data_args, report_args, training_args)
+    augmentations = AugmentationSettings(("emg",))
+    trainer, stopper = make_trainer(built, corpus, banks, data_args, report_args, training_args, augmentations)
     stopper.restore_handlers()
     for split, collator in (("train", trainer.data_collator), ("validation", trainer.eval_collator)):
         assert collator.negatives is banks[split] and set(banks[split].texts) == set(corpus.reports[split])
@@ -271,9 +272,11 @@ def test_every_argument_of_the_reports_reaches_the_batches(make_pretraining_argu
         assert collator.count_tokens(5000) == 312
     assert (trainer.data_collator.lead_mask_probability, trainer.data_collator.keep_one_lead) == (0.75, True)
     assert trainer.data_collator.windows == "first"
-    # Validation records keep their leads.
+    # Validation records keep their leads, and are not disturbed.
+    assert trainer.data_collator.augmentations == augmentations
+    assert trainer.eval_collator.augmentations == AugmentationSettings()
     assert (trainer.eval_collator.lead_mask_probability, trainer.eval_collator.windows) == (0.0, "first")
-    *_, data_args, report_args, training_args = make_pretraining_arguments(output="other")
+    _, data_args, report_args, training_args, _ = make_pretraining_arguments(output="other")
     trainer, stopper = make_trainer(built, corpus, banks, data_args, report_args, training_args)
     stopper.restore_handlers()
     assert (trainer.data_collator.windows, trainer.eval_collator.windows) == ("random", "first")
