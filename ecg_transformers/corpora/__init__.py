@@ -25,8 +25,20 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
     from .ecg_feature import ECG
+    from .quality_column import add_quality, filter_by_quality
+    from .record_packing import pack_records
 
-__all__ = ["ECG", "label_names", "list_corpora", "load_corpus", "problem_type", "register_corpus"]
+__all__ = [
+    "ECG",
+    "add_quality",
+    "filter_by_quality",
+    "label_names",
+    "list_corpora",
+    "load_corpus",
+    "pack_records",
+    "problem_type",
+    "register_corpus",
+]
 
 # corpus name -> module that registers it; a new corpus is one file and one row.
 _CORPUS_MODULES = {
@@ -48,11 +60,19 @@ _CORPUS_MODULES = {
     ),
     "code15": ".code15",
     "code_test": ".code_test",
-    "folder": ".saved_corpus",
+    "folder": ".folder",
     "ludb": ".ludb",
     "ptbxl": ".ptbxl",
     "synthetic": ".synthetic",
     "table": ".table",
+}
+
+# public name -> module that defines it, with an import of `datasets`
+_LAZY_NAMES = {
+    "ECG": ".ecg_feature",
+    "add_quality": ".quality_column",
+    "filter_by_quality": ".quality_column",
+    "pack_records": ".record_packing",
 }
 
 _CorpusFunction = TypeVar("_CorpusFunction", bound=Callable[..., Any])
@@ -119,12 +139,14 @@ def load_corpus(name: str | os.PathLike, data_dir: str | os.PathLike | None = No
     """Load a corpus by name, from a folder that was saved, or from the Hub.
 
     Args:
-        name (`str` or path): the name of a registered corpus (see `list_corpora`); otherwise a folder written by
-            `save_to_disk` or holding Parquet files with an `ECG` column; otherwise the id of a data set on the Hub
-            (`owner/name`).
+        name (`str` or path): the name of a registered corpus (see `list_corpora`); otherwise a folder, as for the
+            corpus `folder`: one written by `save_to_disk`, one with Parquet files that have an `ECG` column, or any
+            mix of ECG files; otherwise the id of a data set on the Hub (`owner/name`).
         data_dir (`str` or path, *optional*): the folder with the corpus' files, where the corpus needs one.
-        **options: options of the corpus, see the docstring of its function. For folders and the Hub: `split` (three
-            fractions) and `seed`, used for the splits that are missing, and whatever `datasets.load_dataset` takes.
+        **options: options of the corpus, see the docstring of its function. For the Hub: `split` (three fractions)
+            and `seed`, used for the splits that are missing, and whatever `datasets.load_dataset` takes. For every
+            corpus: `min_quality` (0 to 1), the share of leads without an issue that a record must have, see
+            `filter_by_quality`.
 
     Returns:
         `datasets.DatasetDict`: the splits `train`, `validation` and `test`; the columns are those that the module
@@ -140,10 +162,20 @@ def load_corpus(name: str | os.PathLike, data_dir: str | os.PathLike | None = No
         corpus["train"][0]["ecg"]  # ECGRecord
         ```
     """
-    if str(name) not in list_corpora():
-        from .saved_corpus import load_saved_corpus
+    if options.get("min_quality") is not None:
+        from .quality_column import filter_by_quality
 
-        return load_saved_corpus(name, data_dir, **options)
+        least = options.pop("min_quality")
+        return filter_by_quality(load_corpus(name, data_dir, **options), least)
+    options.pop("min_quality", None)
+    if str(name) not in list_corpora():
+        if not os.path.isdir(name):
+            from .saved_corpus import load_hub_corpus
+
+            return load_hub_corpus(name, data_dir, **options)
+        if data_dir is not None:
+            raise ValueError(f"{name} is a folder itself and takes no `data_dir`; got {data_dir}.")
+        name, data_dir = "folder", name
 
     function = corpus_function(str(name))
     parameters = inspect.signature(function).parameters
@@ -208,9 +240,7 @@ def problem_type(features_or_dataset: Any) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the `ECG` feature, and with it `datasets`, on first use."""
-    if name == "ECG":
-        from .ecg_feature import ECG
-
-        return ECG
+    """Import what needs `datasets` on first use."""
+    if name in _LAZY_NAMES:
+        return getattr(importlib.import_module(_LAZY_NAMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

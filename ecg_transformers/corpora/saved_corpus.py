@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
 
-from . import list_corpora, register_corpus
+from . import list_corpora
 from .columns import SPLITS, label_names_of, problem_type_of
 from .ecg_feature import ECG
 from .splits import DEFAULT_FRACTIONS, check_fractions, split_by_group
@@ -23,16 +23,23 @@ logger = logging.getLogger(__name__)
 # What other people call the three splits.
 _SPLIT_NAMES = {"validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval"), "train": ("train",)}
 
+# What `save_to_disk` leaves in a folder, of several splits and of one.
+_MARKS_OF_SAVED = ("dataset_dict.json", "state.json")
 
-@register_corpus("folder")
-def load_folder(
-    data_dir: str | os.PathLike, *, split: Sequence[float] = DEFAULT_FRACTIONS, seed: int = 0
+
+def holds_saved_corpus(folder: Path) -> bool:
+    """Tell whether a folder was written by `save_to_disk` or holds Parquet files."""
+    return any((folder / name).is_file() for name in _MARKS_OF_SAVED) or bool(_parquet_files(folder))
+
+
+def load_saved_folder(
+    folder: str | os.PathLike, *, split: Sequence[float] = DEFAULT_FRACTIONS, seed: int = 0
 ) -> DatasetDict:
-    """Load a corpus from a folder.
+    """Load a corpus that was saved in a folder.
 
     Args:
-        data_dir (`str` or path): a folder written by `save_to_disk`, or one with Parquet files whose names begin with
-            `train`, `validation` or `test` (in it or in its folder `data`).
+        folder (`str` or path): a folder written by `save_to_disk`, or one with Parquet files whose names begin with
+            `train`, `validation` or `test`, else all are `train` (in it or in its folder `data`).
         split (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): shares of train, validation and test. Splits
             that are missing are taken out of `train`, by patient, at these shares.
         seed (`int`, *optional*, defaults to 0): of the split.
@@ -41,12 +48,10 @@ def load_folder(
         `datasets.DatasetDict`: with the columns of the data set.
 
     Raises:
-        ValueError: if the folder holds no such data set.
+        ValueError: if the data set has no column of ECGs or an empty split.
     """
-    folder = Path(data_dir)
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}.")
-    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+    folder = Path(folder)
+    if any((folder / name).is_file() for name in _MARKS_OF_SAVED):
         try:
             loaded = load_from_disk(str(folder))
         except IndexError as error:
@@ -57,17 +62,15 @@ def load_folder(
             ) from error
         corpus = loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded)
     else:
-        files = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
-        if not files:
-            raise ValueError(
-                f"{folder} holds neither a data set written by save_to_disk nor Parquet files. For ECG files use the "
-                "corpus 'table' with a CSV, or a corpus that knows the layout: " + ", ".join(list_corpora()) + "."
-            )
         of_split: dict[str, list[str]] = {}
-        for file in files:
-            of_split.setdefault(_split_name(re.split(r"[-_.]", file.name)[0]) or "train", []).append(str(file))
+        for file in _parquet_files(folder):
+            of_split.setdefault(split_name(re.split(r"[-_.]", file.name)[0]) or "train", []).append(str(file))
         corpus = DatasetDict({name: Dataset.from_parquet(names, split=name) for name, names in of_split.items()})
     return _three_splits(_with_ecg_column(corpus, folder), split, seed, folder)
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
 
 
 def _suggestion(name: str) -> str:
@@ -75,7 +78,7 @@ def _suggestion(name: str) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def load_saved_corpus(
+def load_hub_corpus(
     name: str | os.PathLike,
     data_dir: str | os.PathLike | None = None,
     *,
@@ -83,12 +86,12 @@ def load_saved_corpus(
     seed: int = 0,
     **options: Any,
 ) -> DatasetDict:
-    """Load a folder, or a data set from the Hub.
+    """Load a data set from the Hub.
 
     Args:
-        name (`str` or path): the folder (see `load_folder`), or `owner/name` on the Hub.
+        name (`str`): `owner/name` on the Hub.
         data_dir (`str` or path, *optional*): a folder within the data set on the Hub.
-        split (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): see `load_folder`.
+        split (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): see `load_saved_folder`.
         seed (`int`, *optional*, defaults to 0): of the split.
         **options: passed to `datasets.load_dataset`, for example `revision` or `name` (the configuration).
 
@@ -98,11 +101,6 @@ def load_saved_corpus(
     Raises:
         ValueError: if nothing has this name, naming the registered corpora.
     """
-    if Path(name).is_dir():
-        if data_dir is not None or options:
-            surplus = [*(["data_dir"] if data_dir is not None else []), *options]
-            raise ValueError(f"A folder takes the options split and seed; got {', '.join(surplus)}.")
-        return load_folder(name, split=split, seed=seed)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         raise ValueError(
             f"Unknown corpus {str(name)!r}: no folder of that name, no owner/name on the Hub, and not one of "
@@ -155,7 +153,8 @@ def save_parquet(corpus: DatasetDict, folder: str | os.PathLike, batch_size: int
     return files
 
 
-def _split_name(word: str) -> str | None:
+def split_name(word: str) -> str | None:
+    """Return which of the three splits a word means, or `None`."""
     return next((split for split, words in _SPLIT_NAMES.items() if word.lower() in words), None)
 
 
@@ -176,7 +175,7 @@ def _with_ecg_column(corpus: DatasetDict, source: Any) -> DatasetDict:
 
 def _three_splits(corpus: DatasetDict, fractions: Sequence[float], seed: int, source: Any) -> DatasetDict:
     shares = dict(zip(SPLITS, check_fractions(fractions), strict=True))
-    named = {_split_name(split) or split: data for split, data in corpus.items()}
+    named = {split_name(split) or split: data for split, data in corpus.items()}
     if "train" not in named and len(named) == 1 and not set(named) & set(SPLITS):
         named = {"train": next(iter(named.values()))}
     missing = [split for split in SPLITS if split not in named]

@@ -135,9 +135,9 @@ class CorpusArguments:
     corpus: str = field(
         default="synthetic",
         metadata={
-            "help": "Name in `ecg_transformers.corpora` (synthetic, challenge, ptbxl, table), 'folder' with "
-            "--data_dir for a "
-            "saved data set, the folder itself, or the Hub id of a data set with an ECG column."
+            "help": "Name in `ecg_transformers.corpora` (synthetic, challenge, ptbxl, table, ...), 'folder' with "
+            "--data_dir for a folder of ECG files or of a saved data set, that folder itself, or the Hub id of a data "
+            "set with an ECG column."
         },
     )
     data_dir: str | None = field(default=None, metadata={"help": "Folder with the corpus' files."})

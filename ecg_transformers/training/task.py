@@ -139,10 +139,8 @@ def load_splits(arguments: CorpusArguments) -> Any:
         if value is not None and not (Path(value).exists() or (base / value).exists()):
             raise ValueError(f"--{name} {value}: there is no such {'folder' if name == 'ecg_dir' else 'file'}.")
     name, data_dir = arguments.corpus, arguments.data_dir
-    if name == "folder":
-        if data_dir is None:
-            raise ValueError("--corpus folder needs --data_dir, the folder of a saved data set.")
-        name, data_dir = data_dir, None
+    if name == "folder" and data_dir is None:
+        raise ValueError("--corpus folder needs --data_dir, a folder of ECG files or of a saved data set.")
     try:
         return load_corpus(name, data_dir=data_dir, **arguments.options())
     except ValueError as error:

@@ -104,11 +104,13 @@ def test_registry(monkeypatch):
 def test_unknown_names(tmp_path):
     with pytest.raises(ValueError, match="Unknown corpus 'cardio'.*challenge, .*folder, .*ptbxl"):
         load_corpus("cardio")
-    with pytest.raises(ValueError, match="neither a data set written by save_to_disk nor Parquet"):
+    with pytest.raises(ValueError, match="neither a data set written by save_to_disk, nor Parquet"):
         load_corpus(tmp_path)
-    with pytest.raises(ValueError, match="takes the options split and seed; got data_dir, task"):
-        load_corpus(tmp_path, data_dir="x", task="all")
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="is a folder itself and takes no `data_dir`"):
+        load_corpus(tmp_path, data_dir="x")
+    with pytest.raises(ValueError, match="no option 'task'; its options: data_dir, labels_csv"):
+        load_corpus(tmp_path, task="all")
+    with pytest.raises(ValueError, match="there is none at"):
         load_corpus("folder", data_dir=tmp_path / "none")
 
 

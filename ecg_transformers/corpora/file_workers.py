@@ -1,0 +1,115 @@
+"""Work on many files in several processes, in order, with bounded memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+# Fewer items than this are done before processes have started, or a progress bar is seen.
+_FEW = 64
+# More processes than this wait for the disk.
+_MOST_WORKERS = 8
+# Items that a process takes at a time, and such pieces that wait for each process: what is done ahead stays in memory.
+_PIECE, _AHEAD = 8, 3
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def map_in_workers(
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    *,
+    workers: int | None = None,
+    description: str = "",
+    unit: str = "record",
+) -> Iterator[_Result]:
+    """Yield the results of a function over many items in their order; only a few are held at a time.
+
+    Args:
+        function (callable): called with one item. With several processes it is a function of a module, or a
+            `functools.partial` of one, and so are its results: they travel between processes.
+        items (sequence): what to apply it to.
+        workers (`int`, *optional*): processes. By default the number of cores, at most 8, and none but this one for
+            few items or where processes cannot be forked.
+        description (`str`, *optional*): what the progress bar says.
+        unit (`str`, *optional*, defaults to `"record"`): what the progress bar counts.
+
+    Yields:
+        The result of each item.
+
+    Raises:
+        ValueError: if `workers` is below 1.
+        OSError: if a process ended abruptly.
+    """
+    workers = choose_workers(workers, len(items))
+    bar = tqdm(total=len(items), desc=description, unit=unit, disable=len(items) < _FEW)
+    with bar:
+        if workers == 1:
+            for item in items:
+                yield function(item)
+                bar.update()
+            return
+        pieces = (items[start : start + _PIECE] for start in range(0, len(items), _PIECE))
+        context = multiprocessing.get_context("fork" if _can_fork() else "spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts) as pool:
+            waiting = deque()
+            try:
+                for piece in pieces:
+                    waiting.append(pool.submit(_apply, function, piece))
+                    if len(waiting) >= _AHEAD * workers:
+                        for result in waiting.popleft().result():
+                            yield result
+                            bar.update()
+                while waiting:
+                    for result in waiting.popleft().result():
+                        yield result
+                        bar.update()
+            except BrokenProcessPool as error:
+                raise OSError(
+                    "A worker process ended abruptly, for example for want of memory. Use fewer workers, or one."
+                ) from error
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+def choose_workers(workers: int | None, count: int) -> int:
+    """Return how many processes to use for a number of items.
+
+    Raises:
+        ValueError: if `workers` is below 1.
+    """
+    if workers is None:
+        if count < _FEW or not _can_fork():
+            return 1
+        return max(1, min(_num_cores(), _MOST_WORKERS))
+    if int(workers) != workers or workers < 1:
+        raise ValueError(f"`workers` is a number of processes, at least 1; got {workers!r}.")
+    return int(workers)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _can_fork() -> bool:
+    # Elsewhere than on Linux, system libraries do not survive forking.
+    return sys.platform == "linux"
+
+
+def _leave_interrupts() -> None:
+    # Ctrl-C goes to the whole group of processes; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _apply(function: Callable[[_Item], _Result], piece: Sequence[_Item]) -> list[_Result]:
+    return [function(item) for item in piece]
