@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import DatasetDict, IterableDatasetDict
 
     from .ecg_feature import ECG
     from .quality_column import add_quality, filter_by_quality
@@ -63,6 +63,7 @@ _CORPUS_MODULES = {
     "folder": ".folder",
     "ludb": ".ludb",
     "ptbxl": ".ptbxl",
+    "sph": ".sph",
     "synthetic": ".synthetic",
     "table": ".table",
 }
@@ -83,7 +84,8 @@ def register_corpus(name: str) -> Callable[[_CorpusFunction], _CorpusFunction]:
     """Decorate a function that builds a corpus, so that `load_corpus(name)` finds it.
 
     The function returns a `datasets.DatasetDict` with the columns that this module's docstring lists. Its keyword
-    arguments are the options of the corpus; one called `data_dir` receives the folder with the files.
+    arguments are the options of the corpus; one called `data_dir` receives the folder with the files. One called
+    `streaming` is for functions that make a stream by themselves; `load_corpus` does it for the others.
 
     Args:
         name (`str`): the name of the corpus.
@@ -135,7 +137,9 @@ def corpus_function(name: str) -> Callable[..., Any]:
     return _registered[name]
 
 
-def load_corpus(name: str | os.PathLike, data_dir: str | os.PathLike | None = None, **options: Any) -> DatasetDict:
+def load_corpus(
+    name: str | os.PathLike, data_dir: str | os.PathLike | None = None, *, streaming: bool = False, **options: Any
+) -> DatasetDict | IterableDatasetDict:
     """Load a corpus by name, from a folder that was saved, or from the Hub.
 
     Args:
@@ -143,13 +147,17 @@ def load_corpus(name: str | os.PathLike, data_dir: str | os.PathLike | None = No
             corpus `folder`: one written by `save_to_disk`, one with Parquet files that have an `ECG` column, or any
             mix of ECG files; otherwise the id of a data set on the Hub (`owner/name`).
         data_dir (`str` or path, *optional*): the folder with the corpus' files, where the corpus needs one.
+        streaming (`bool`, *optional*, defaults to `False`): give rows one after the other instead of by index; the
+            splits, their order and the features stay the same. Tables are read as ever, Parquet files and data sets
+            on the Hub as they come. A data set on the Hub must have all three splits.
         **options: options of the corpus, see the docstring of its function. For the Hub: `split` (three fractions)
             and `seed`, used for the splits that are missing, and whatever `datasets.load_dataset` takes. For every
             corpus: `min_quality` (0 to 1), the share of leads without an issue that a record must have, see
             `filter_by_quality`.
 
     Returns:
-        `datasets.DatasetDict`: the splits `train`, `validation` and `test`; the columns are those that the module
+        `datasets.DatasetDict`, or with `streaming` `datasets.IterableDatasetDict`: the splits `train`, `validation`
+        and `test` (a corpus published for testing only has `test` alone); the columns are those that the module
         docstring lists.
 
     Raises:
@@ -160,19 +168,22 @@ def load_corpus(name: str | os.PathLike, data_dir: str | os.PathLike | None = No
         ```python
         corpus = load_corpus("ptbxl", data_dir="ptb-xl", task="superclass")
         corpus["train"][0]["ecg"]  # ECGRecord
+        stream = load_corpus("code15", data_dir="code-15", streaming=True)
+        next(iter(stream["train"]))["ecg"]
         ```
     """
     if options.get("min_quality") is not None:
         from .quality_column import filter_by_quality
 
         least = options.pop("min_quality")
-        return filter_by_quality(load_corpus(name, data_dir, **options), least)
+        kept = filter_by_quality(load_corpus(name, data_dir, **options), least)
+        return _as_stream(kept) if streaming else kept
     options.pop("min_quality", None)
     if str(name) not in list_corpora():
         if not os.path.isdir(name):
             from .saved_corpus import load_hub_corpus
 
-            return load_hub_corpus(name, data_dir, **options)
+            return load_hub_corpus(name, data_dir, streaming=streaming, **options)
         if data_dir is not None:
             raise ValueError(f"{name} is a folder itself and takes no `data_dir`; got {data_dir}.")
         name, data_dir = "folder", name
@@ -181,6 +192,9 @@ def load_corpus(name: str | os.PathLike, data_dir: str | os.PathLike | None = No
     parameters = inspect.signature(function).parameters
     if data_dir is not None:
         options["data_dir"] = data_dir
+    streams_itself = "streaming" in parameters
+    if streams_itself:
+        options["streaming"] = streaming
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = [option for option in options if option not in parameters and not takes_any]
     if unknown:
@@ -200,7 +214,14 @@ def load_corpus(name: str | os.PathLike, data_dir: str | os.PathLike | None = No
             f"The corpus {str(name)!r} needs {', '.join(f'{option}=' for option in required)}, for example "
             f"load_corpus({str(name)!r}, {required[0]}=...)."
         )
-    return function(**options)
+    corpus = function(**options)
+    return _as_stream(corpus) if streaming and not streams_itself else corpus
+
+
+def _as_stream(corpus: DatasetDict) -> IterableDatasetDict:
+    from .streaming import stream_corpus
+
+    return stream_corpus(corpus)
 
 
 def label_names(features_or_dataset: Any) -> list[str]:

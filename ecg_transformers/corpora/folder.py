@@ -20,10 +20,11 @@ from .file_workers import map_in_workers
 from .folder_listing import completed, facts_of_file, list_folder, report_unreadable
 from .saved_corpus import holds_saved_corpus, load_saved_folder, split_name
 from .splits import DEFAULT_FRACTIONS, check_fractions, check_no_leak, split_by_group
+from .streaming import stream_corpus
 from .table_rows import Targets, probe_files
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import DatasetDict, IterableDatasetDict
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def load_folder(
     workers: int | None = None,
     split: Sequence[float] = DEFAULT_FRACTIONS,
     seed: int = 0,
-) -> DatasetDict:
+    streaming: bool = False,
+) -> DatasetDict | IterableDatasetDict:
     """Load the ECG files below a folder, of any mix of the formats that `read_ecg` reads.
 
     Files are recognised by their content; what is no recording (tables, licences, pictures) is left out, and of a
@@ -88,10 +90,11 @@ def load_folder(
             patient. Recordings with the same samples stay together, too (the same ECG in two formats). Where the table
             has a column `split`, only the splits that it does not name are taken out of train.
         seed (`int`, *optional*, defaults to 0): of the split.
+        streaming (`bool`, *optional*, defaults to `False`): see `load_corpus`.
 
     Returns:
-        `datasets.DatasetDict`: with the columns of all corpora; `record_id` is the path within the folder without its
-        ending unless the table has the column.
+        `datasets.DatasetDict` or `datasets.IterableDatasetDict`: with the columns of all corpora; `record_id` is the
+        path within the folder without its ending unless the table has the column.
 
     Raises:
         ValueError: if there are no recordings, files are missing or cannot be read, the table does not fit, or a
@@ -107,7 +110,7 @@ def load_folder(
     folder = corpus_folder(data_dir, "folder")
     if holds_saved_corpus(folder) and labels_csv is None:
         _refuse_options(folder, given)
-        return load_saved_folder(folder, split=split, seed=seed)
+        return load_saved_folder(folder, split=split, seed=seed, streaming=streaming)
     check_fractions(split)
     feature = file_feature(sampling_rate, lead_names, units)
     listing = list_folder(
@@ -134,7 +137,8 @@ def load_folder(
         fingerprints = [one.fingerprint for one in facts if not one.reason]
     else:
         probe_files({"train": rows}, feature)
-    return _split_corpus(rows, fingerprints, listing.targets, feature, split, seed)
+    corpus = _split_corpus(rows, fingerprints, listing.targets, feature, split, seed)
+    return stream_corpus(corpus) if streaming else corpus
 
 
 def file_feature(sampling_rate: float | None, lead_names: Sequence[str] | str | None, units: str | None) -> ECG:
@@ -223,7 +227,7 @@ def _refuse_options(folder: Path, given: dict[str, Any]) -> None:
         ValueError: naming them.
     """
     defaults = {name: one.default for name, one in inspect.signature(load_folder).parameters.items()}
-    taken = ("data_dir", "split", "seed")
+    taken = ("data_dir", "split", "seed", "streaming")
     surplus = [name for name, value in given.items() if name not in taken and value != defaults.get(name)]
     if surplus:
         raise ValueError(

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, IterableDatasetDict, load_dataset, load_from_disk
 
 from . import list_corpora
 from .columns import SPLITS, label_names_of, problem_type_of
 from .ecg_feature import ECG
 from .splits import DEFAULT_FRACTIONS, check_fractions, split_by_group
+from .streaming import stream_corpus
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,12 @@ def holds_saved_corpus(folder: Path) -> bool:
 
 
 def load_saved_folder(
-    folder: str | os.PathLike, *, split: Sequence[float] = DEFAULT_FRACTIONS, seed: int = 0
-) -> DatasetDict:
+    folder: str | os.PathLike,
+    *,
+    split: Sequence[float] = DEFAULT_FRACTIONS,
+    seed: int = 0,
+    streaming: bool = False,
+) -> DatasetDict | IterableDatasetDict:
     """Load a corpus that was saved in a folder.
 
     Args:
@@ -43,9 +48,12 @@ def load_saved_folder(
         split (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): shares of train, validation and test. Splits
             that are missing are taken out of `train`, by patient, at these shares.
         seed (`int`, *optional*, defaults to 0): of the split.
+        streaming (`bool`, *optional*, defaults to `False`): see `load_corpus`. Parquet files that hold all three
+            splits are read as rows are asked for; otherwise they are copied into the cache of `datasets` first, as
+            without this option.
 
     Returns:
-        `datasets.DatasetDict`: with the columns of the data set.
+        `datasets.DatasetDict` or `datasets.IterableDatasetDict`: with the columns of the data set.
 
     Raises:
         ValueError: if the data set has no column of ECGs or an empty split.
@@ -65,8 +73,17 @@ def load_saved_folder(
         of_split: dict[str, list[str]] = {}
         for file in _parquet_files(folder):
             of_split.setdefault(split_name(re.split(r"[-_.]", file.name)[0]) or "train", []).append(str(file))
+        if streaming and set(of_split) == set(SPLITS):
+            stream = IterableDatasetDict(
+                {
+                    name: load_dataset("parquet", data_files=of_split[name], split="train", streaming=True)
+                    for name in SPLITS
+                }
+            )
+            return _with_ecg_column(stream, folder)
         corpus = DatasetDict({name: Dataset.from_parquet(names, split=name) for name, names in of_split.items()})
-    return _three_splits(_with_ecg_column(corpus, folder), split, seed, folder)
+    corpus = _three_splits(_with_ecg_column(corpus, folder), split, seed, folder)
+    return stream_corpus(corpus) if streaming else corpus
 
 
 def _parquet_files(folder: Path) -> list[Path]:
@@ -84,8 +101,9 @@ def load_hub_corpus(
     *,
     split: Sequence[float] = DEFAULT_FRACTIONS,
     seed: int = 0,
+    streaming: bool = False,
     **options: Any,
-) -> DatasetDict:
+) -> DatasetDict | IterableDatasetDict:
     """Load a data set from the Hub.
 
     Args:
@@ -93,19 +111,23 @@ def load_hub_corpus(
         data_dir (`str` or path, *optional*): a folder within the data set on the Hub.
         split (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): see `load_saved_folder`.
         seed (`int`, *optional*, defaults to 0): of the split.
+        streaming (`bool`, *optional*, defaults to `False`): see `load_corpus`.
         **options: passed to `datasets.load_dataset`, for example `revision` or `name` (the configuration).
 
     Returns:
-        `datasets.DatasetDict`: with the columns of the data set.
+        `datasets.DatasetDict` or `datasets.IterableDatasetDict`: with the columns of the data set.
 
     Raises:
-        ValueError: if nothing has this name, naming the registered corpora.
+        ValueError: if nothing has this name, naming the registered corpora; with `streaming` also if a split is
+            missing, which cannot be taken out of a stream.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         raise ValueError(
             f"Unknown corpus {str(name)!r}: no folder of that name, no owner/name on the Hub, and not one of "
             f"{', '.join(list_corpora())}.{_suggestion(str(name))}"
         )
+    if streaming:
+        options["streaming"] = True
     try:
         loaded = load_dataset(str(name), data_dir=None if data_dir is None else str(data_dir), **options)
     except (OSError, ValueError) as error:
@@ -113,6 +135,15 @@ def load_hub_corpus(
             f"There is no folder {name}, and the Hub gives no data set of that name: {error} Known corpora: "
             f"{', '.join(list_corpora())}."
         ) from error
+    if streaming:
+        stream = {split_name(part) or part: data for part, data in loaded.items()}
+        missing = [part for part in SPLITS if part not in stream]
+        if missing:
+            raise ValueError(
+                f"{name} has the splits {', '.join(loaded)} and lacks {', '.join(missing)}, which cannot be taken out "
+                "of a stream. Load it without streaming, or publish it with three splits."
+            )
+        return _with_ecg_column(IterableDatasetDict({part: stream[part] for part in SPLITS}), name)
     corpus = loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded)
     return _three_splits(_with_ecg_column(corpus, name), split, seed, name)
 
@@ -158,7 +189,7 @@ def split_name(word: str) -> str | None:
     return next((split for split, words in _SPLIT_NAMES.items() if word.lower() in words), None)
 
 
-def _with_ecg_column(corpus: DatasetDict, source: Any) -> DatasetDict:
+def _with_ecg_column(corpus: Any, source: Any) -> Any:
     """Make sure that the column `ecg` is read as ECGs, also if the file does not say so."""
     for split, data in corpus.items():
         feature = data.features.get("ecg")

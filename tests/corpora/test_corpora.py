@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDatasetDict, Value
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import DataLoader
 
 from ecg_transformers import corpora
 from ecg_transformers.corpora import label_names, list_corpora, load_corpus, problem_type, register_corpus
@@ -194,3 +196,79 @@ def test_a_saved_corpus_with_an_empty_split_is_refused_clearly(tmp_path):
     corpus.save_to_disk(str(tmp_path / "saved"))
     with pytest.raises(ValueError, match="without records"):
         load_corpus(str(tmp_path / "saved"))
+
+
+def same_rows(stream, data):
+    assert stream.features == data.features
+    rows = list(stream)
+    assert len(rows) == len(data)
+    for row, expected in zip(rows, data, strict=True):
+        record, other = row.pop("ecg"), expected.pop("ecg")
+        assert row == expected
+        assert record.metadata == other.metadata and record.lead_names == other.lead_names
+        np.testing.assert_array_equal(record.signal, other.signal)
+
+
+@pytest.mark.parametrize("records", [1, 3])
+def test_streams_of_any_corpus(records):
+    options = {"num_patients": 30, "records_per_patient": records}
+    corpus = load_corpus("synthetic", **options)
+    stream = load_corpus("synthetic", streaming=True, **options)
+    assert isinstance(stream, IterableDatasetDict) and list(stream) == list(corpus)
+    assert label_names(stream["train"]) == label_names(corpus) and problem_type(stream["test"]) == problem_type(corpus)
+    for split in corpus:
+        same_rows(stream[split], corpus[split])
+
+
+def test_streams_for_several_workers(corpus, tmp_path):
+    corpus.save_to_disk(str(tmp_path / "disk"))
+    stream = load_corpus(tmp_path / "disk", streaming=True)["train"]
+    loader = DataLoader(stream, batch_size=3, num_workers=2, collate_fn=list)
+    assert sorted(row["record_id"] for rows in loader for row in rows) == sorted(corpus["train"]["record_id"])
+    parts = [split_dataset_by_node(stream, rank, 2) for rank in range(2)]
+    assert sorted(row["record_id"] for part in parts for row in part) == sorted(corpus["train"]["record_id"])
+
+
+def test_streams_of_saved_folders(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    corpus.save_to_disk(str(tmp_path / "disk"))
+    save_parquet(corpus, tmp_path / "parquet")
+    for source in ({"name": tmp_path / "disk"}, {"name": "folder", "data_dir": tmp_path / "parquet"}):
+        stream = load_corpus(**source, streaming=True)
+        assert isinstance(stream, IterableDatasetDict)
+        for split in corpus:
+            same_rows(stream[split], corpus[split])
+    # Read as rows are asked for: nothing was copied.
+    assert not list(tmp_path.glob("cache/**/*.arrow"))
+    (tmp_path / "parquet" / "test.parquet").unlink()
+    two = load_corpus(tmp_path / "parquet")
+    stream = load_corpus(tmp_path / "parquet", streaming=True)
+    for split in two:
+        same_rows(stream[split], two[split])
+
+
+def test_streams_from_the_hub(corpus, monkeypatch):
+    from ecg_transformers.corpora import saved_corpus
+
+    published = {"train": corpus["train"], "val": corpus["validation"], "test": corpus["test"]}
+
+    def load_dataset(name, streaming=False, **options):
+        assert streaming
+        return IterableDatasetDict({split: data.to_iterable_dataset() for split, data in published.items()})
+
+    monkeypatch.setattr(saved_corpus, "load_dataset", load_dataset)
+    stream = load_corpus("somebody/ecgs", streaming=True)
+    for split in corpus:
+        same_rows(stream[split], corpus[split])
+    del published["val"]
+    with pytest.raises(ValueError, match="train, test and lacks validation, which cannot be taken out of a stream"):
+        load_corpus("somebody/ecgs", streaming=True)
+
+
+def test_streams_of_empty_splits(corpus, monkeypatch):
+    monkeypatch.setattr(corpora, "_registered", dict(corpora._registered))
+    corpus["test"] = corpus["test"].select([])
+    register_corpus("ward")(lambda: corpus)
+    stream = load_corpus("ward", streaming=True)
+    assert list(stream["test"]) == [] and stream["test"].features == corpus["test"].features
+    same_rows(stream["train"], corpus["train"])
