@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         report = pack_records(arguments.folder, arguments.output, **options)
     except ValueError as error:
-        told = re.sub(r"\b(\w+)=(?:True|')", r"--\1 ", re.sub(r"`(\w+)`", r"--\1", str(error)))
+        told = re.sub(r"\b(\w+)=True", r"--\1", re.sub(r"`(\w+)`", r"--\1", str(error)))
         raise ValueError(told) from error
     except KeyboardInterrupt:
         print("the same command goes on from here", file=sys.stderr)

@@ -12,6 +12,9 @@ from .wfdb_header import read_header
 # like what the ending says is a damaged recording.
 _ENDINGS_OF_OTHER_FILES = {".csv", ".txt", ".tsv", ".asc", ".dat", ".xml"}
 
+# What shares its name with a WFDB header is a part of that record, but for these, which are never signal files.
+_NEVER_SIGNAL_FILES = {".xml", ".dcm", ".dicom", ".scp", ".npz"}
+
 
 def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Path]:
     """List the ECG files of a folder, one path per recording.
@@ -49,7 +52,8 @@ def search_folder(folder: str | os.PathLike, recursive: bool = True) -> tuple[li
         segments: set[str] = set()
         for name in sorted(names):
             path = Path(current, name)
-            if name.startswith(".") or (path.suffix.lower() != ".hea" and path.stem in stems):
+            of_its_own = path.suffix.lower() in _NEVER_SIGNAL_FILES | {".hea"}
+            if name.startswith(".") or (not of_its_own and path.stem in stems):
                 continue
             readers = readers_of(path)
             try:
