@@ -62,6 +62,7 @@ _CORPUS_MODULES = {
     "code_test": ".code_test",
     "folder": ".folder",
     "ludb": ".ludb",
+    "mimic_iv_ecg": ".mimic_iv_ecg",
     "ptbxl": ".ptbxl",
     "sph": ".sph",
     "synthetic": ".synthetic",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,44 @@ def corpus_folder(data_dir: str | os.PathLike, corpus: str) -> Path:
     if not folder.is_dir():
         raise ValueError(f"The corpus {corpus!r} needs a folder as `data_dir`; there is none at {folder}.")
     return folder
+
+
+def read_columns(path: Path, types: Mapping[str, pa.DataType], corpus: str) -> dict[str, pa.Array]:
+    """Read columns of a large CSV file, by name, into Arrow arrays.
+
+    Args:
+        path (`Path`): the file.
+        types (mapping of `str` to `pyarrow.DataType`): the columns and their types. Blank cells are null, and `nan`
+            in numbers.
+        corpus (`str`): what needs the file, for messages.
+
+    Returns:
+        `dict[str, pyarrow.Array]`: one array per column.
+
+    Raises:
+        ValueError: if the file is missing or empty, or lacks a column, or a cell is of another type.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    convert = csv.ConvertOptions(
+        column_types=types,
+        include_columns=list(types),
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
+        null_values=["", "nan", "NaN"],
+    )
+    try:
+        # Cells may hold line breaks, which the reader must know before it cuts the file into blocks.
+        table = csv.read_csv(path, convert_options=convert, parse_options=csv.ParseOptions(newlines_in_values=True))
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{corpus} needs {path} with the columns {', '.join(types)}: {error} Fetch it again, or point at the "
+            "right file."
+        ) from error
+    if not len(table):
+        raise ValueError(f"{path} has no rows.")
+    return {name: table[name].combine_chunks() for name in types}
 
 
 def report_missing(missing: Sequence[str], total: int, what: str, skip_missing: bool, option: str) -> None:

@@ -1,8 +1,14 @@
-"""Corpora of real files through the whole of a fine-tuning: a model of a few thousand parameters, one epoch."""
+"""Corpora through the whole of a fine-tuning: a model of a few thousand parameters, one epoch."""
+
+import sys
+from pathlib import Path
 
 import pytest
 
 from ecg_transformers.training import finetune
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "corpora"))
+from mimic_iv_ecg_layout import NUMBERS, write_record, write_tables
 
 
 @pytest.fixture
@@ -26,3 +32,19 @@ def test_brugada_huca(run, tmp_path):
     # One of the nine subjects has the syndrome, so nothing can be ranked among those held out.
     assert result.label_names == ["brugada", "basal_pattern", "sudden_death"] and result.test is None
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_mimic_iv_ecg(run, tmp_path):
+    folder = tmp_path / "mimic"
+    # Two records of each of twelve patients; some lack the RR interval.
+    studies = [
+        (10_000_000 + n // 2, 40_000_000 + n, ("Sinus rhythm",), (29999 if n % 5 == 0 else 600 + 20 * n, *NUMBERS[1:]))
+        for n in range(24)
+    ]
+    write_tables(folder, studies)
+    for subject, study, *_ in studies:
+        write_record(folder, subject, study)
+    options = ("--corpus_options", 'measurements=["rr_interval_ms", "t_end_ms"]')
+    result = run("mimic_iv_ecg", folder, "--task", "measurements", *options)
+    assert result.label_names == ["rr_interval_ms", "t_end_ms"]
+    assert result.problem_type == "regression" and result.test["num_records"] == 4
