@@ -19,7 +19,7 @@ from datasets.features.features import register_feature
 from datasets.table import array_cast
 
 from ..feature_extraction.ecg_leads import canonical_lead_name
-from ..readers.row_reference import RowReference
+from ..readers.row_reference import parse_reference
 from ..record import ECGRecord
 
 # A zip archive, which `record_to_npz_bytes` writes, starts with these bytes.
@@ -38,7 +38,8 @@ class ECG:
 
     A path may name one row of an HDF5 file of many recordings: `FILE#DATASET:ROW`, for example
     `/data/exams_part3.hdf5#tracings:17` (see `ecg_transformers.readers.row_reference`). Only that row is read, and
-    only it is embedded. The file is opened anew for each row (0.1 ms), so threads and processes share nothing.
+    only it is embedded. The file is opened anew for each row (0.1 ms), so threads and processes share nothing. It may
+    also name a stretch of a long recording: `FILE#samples:START-STOP`, for example `/data/100.hea#samples:3600-7200`.
 
     A record that `map` reads and hands back unchanged stays as it was stored; a changed one is stored with its
     samples.
@@ -144,11 +145,11 @@ class ECG:
             raise ValueError("An ECG column stores 'path' or 'bytes'; both are missing.")
         if content is None and "://" not in path:
             return self._read_file(path)
-        row = RowReference.parse(path)
+        reference = parse_reference(path)
         if content is None:
-            if row is not None:
+            if reference is not None:
                 raise ValueError(
-                    f"{path} names a row of a remote file, which would be fetched whole for each row. Download the "
+                    f"{path} names a part of a remote file, which would be fetched whole for each. Download the "
                     "file and name its local path, or embed the rows in Parquet before publishing."
                 )
             content = _fetch(path, token_per_repo_id or {})
@@ -163,10 +164,10 @@ class ECG:
                     raise
         # Readers work on files, as formats like WFDB and HDF5 need.
         with tempfile.TemporaryDirectory(prefix="ecg-") as folder:
-            name = str(path).split("::")[0] if row is None else row.file
+            name = str(path).split("::")[0] if reference is None else reference.file
             file = Path(folder) / (os.path.basename(name) if path else "record")
             file.write_bytes(content)
-            return self._read_file(file if row is None else replace(row, file=str(file)))
+            return self._read_file(file if reference is None else replace(reference, file=str(file)))
 
     def _read_file(self, path: str | os.PathLike) -> ECGRecord:
         from ..readers import ECGReadError, read_ecg
@@ -256,8 +257,8 @@ class ECG:
             if path is not None and (remote_files if "://" in path else local_files):
                 if content is None:
                     content = record_to_npz_bytes(self._read(value, token_per_repo_id))
-                row = RowReference.parse(path)
-                path = os.path.basename(path) if row is None else row.name
+                reference = parse_reference(path)
+                path = os.path.basename(path) if reference is None else reference.name
             contents.append(content)
             paths.append(path)
         arrays = [pa.array(contents, pa.binary()), pa.array(paths, pa.string())]

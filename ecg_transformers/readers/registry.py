@@ -8,13 +8,14 @@ import pkgutil
 import stat
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..record import ECGRecord
 from .content import FileContent, build_record
 from .errors import ECGReadError
-from .row_reference import RowReference
+from .row_reference import RowReference, WindowReference, parse_reference
 
 # Enough for every magic number and for the first rows of a table of twelve columns.
 HEAD_BYTES = 8192
@@ -30,6 +31,7 @@ class ReadRequest:
         units (`str`, *optional*): `"mV"`, `"uV"`, `"V"` or `"nV"`.
         drop_nan_leads (`bool`): leave out leads without a single sample instead of refusing the file.
         row (`RowReference`, *optional*): which of the file's recordings is meant.
+        window (`WindowReference`, *optional*): which stretch of the recording; readers may read all of it.
     """
 
     sampling_rate: float | None = None
@@ -37,6 +39,7 @@ class ReadRequest:
     units: str | None = None
     drop_nan_leads: bool = False
     row: RowReference | None = None
+    window: WindowReference | None = None
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,8 @@ def read_ecg(
     Args:
         path (`str` or `os.PathLike`): the file. For WFDB: the `.hea` file, that path without the extension, or the
             signal file beside it. For one row of an HDF5 file of many recordings: `FILE#DATASET:ROW`, such as
-            `exams_part0.hdf5#tracings:17`.
+            `exams_part0.hdf5#tracings:17`. For a stretch of a long recording: `FILE#samples:START-STOP`, such as
+            `100.hea#samples:3600-7200`.
         format (`str`, *optional*): a name from `list_readers()`; by default extension and content decide.
         sampling_rate (`float`, *optional*): Hz, for files that do not state it.
         lead_names (sequence of `str`, *optional*): one name per lead, for files that do not state them.
@@ -242,14 +246,16 @@ def read_ecg(
         record = read_ecg("leads.npy", sampling_rate=500, lead_names=["I", "II"], units="uV")
         ```
     """
-    row = RowReference.parse(path)
-    file = _existing_file(path if row is None else row.file)
+    reference = parse_reference(path)
+    row = reference if isinstance(reference, RowReference) else None
+    window = reference if isinstance(reference, WindowReference) else None
+    file = _existing_file(path if reference is None else reference.file)
     # What messages name, and what the record is told as its source.
-    named = file if row is None else Path(str(row))
+    named = file if reference is None else Path(str(reference))
     if isinstance(lead_names, str):
         raise ECGReadError(path, f"lead_names is one string, {lead_names!r}.", "Pass a list with one name per lead.")
     request = ReadRequest(
-        sampling_rate, None if lead_names is None else tuple(lead_names), units, bool(drop_nan_leads), row
+        sampling_rate, None if lead_names is None else tuple(lead_names), units, bool(drop_nan_leads), row, window
     )
     try:
         if file.stat().st_size == 0:
@@ -264,6 +270,8 @@ def read_ecg(
             warnings.simplefilter("ignore")
             warnings.filterwarnings("default", category=UserWarning, message="ECG labels")
             content = reader.read(file, request)
+        if window is not None:
+            content = _cut(content, window, already_cut=reader.name == "wfdb", file=file)
         return build_record(content, named, reader.name, request)
     except (ECGReadError, ImportError):
         raise
@@ -277,3 +285,13 @@ def read_ecg(
             f"the content is damaged or not understood ({type(error).__name__}: {str(error)[:300]}).",
             "Fetch or export the file again, or name its format with format=.",
         ) from error
+
+
+def _cut(content: FileContent | ECGRecord, window: WindowReference, already_cut: bool, file: Path) -> Any:
+    """Return what is in the window, named after it."""
+    if not already_cut:
+        window.check(content.signal.shape[-1])
+        content = replace(content, signal=content.signal[..., window.start : window.stop])
+    name = content.metadata.get("record_id") or file.stem
+    content.metadata.update(record_id=f"{name}:{window.start}-{window.stop}", source=str(window))
+    return content

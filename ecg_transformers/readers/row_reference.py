@@ -1,4 +1,4 @@
-"""How one of many recordings in a file is named."""
+"""How one of many recordings in a file is named, or a stretch of a long one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import ECGReadError
+
+_WINDOW = re.compile(r"(?P<file>.+)#samples:(?P<start>[0-9]{1,15})-(?P<stop>[0-9]{1,15})")
 _REFERENCE = re.compile(r"(?P<file>.+)#(?P<dataset>[^#:]+):(?P<row>[0-9]{1,18})")
 
 
@@ -49,3 +52,61 @@ class RowReference:
         if match is None or os.path.exists(text):
             return None
         return cls(match["file"], match["dataset"], int(match["row"]))
+
+
+@dataclass(frozen=True)
+class WindowReference:
+    """A stretch of a recording, written `FILE#samples:START-STOP`, for example `100.hea#samples:3600-7200`.
+
+    It stands wherever a path may stand, as a `RowReference` does, for files of every format. Of WFDB records in the
+    common storage formats only that stretch is read.
+
+    Args:
+        file (`str`): the file, as a path.
+        start (`int`): its first sample, from 0, at the record's own rate.
+        stop (`int`): the sample after its last.
+    """
+
+    file: str
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"{self.file}#samples:{self.start}-{self.stop}"
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+    @property
+    def name(self) -> str:
+        """The reference without the folder of the file."""
+        return f"{os.path.basename(self.file)}#samples:{self.start}-{self.stop}"
+
+    @classmethod
+    def parse(cls, path: Any) -> WindowReference | None:
+        """Return what a path refers to, or `None` if it is an ordinary path; so is the name of a file that exists."""
+        if not isinstance(path, (str, os.PathLike)):
+            return None
+        text = os.fspath(path)
+        match = _WINDOW.fullmatch(text) if isinstance(text, str) else None
+        if match is None or os.path.exists(text):
+            return None
+        return cls(match["file"], int(match["start"]), int(match["stop"]))
+
+    def check(self, num_samples: int) -> None:
+        """Make sure that a recording of this many samples has the window.
+
+        Raises:
+            ECGReadError: if it has not, or the window is empty.
+        """
+        if not self.start < self.stop <= num_samples:
+            raise ECGReadError(
+                self,
+                f"the recording has {num_samples} samples, the window goes from {self.start} to {self.stop}.",
+                "Name a first sample, from 0, and the one after the last.",
+            )
+
+
+def parse_reference(path: Any) -> RowReference | WindowReference | None:
+    """Return the row or the window that a path refers to, or `None` if it is an ordinary path."""
+    return WindowReference.parse(path) or RowReference.parse(path)

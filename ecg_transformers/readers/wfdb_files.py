@@ -17,6 +17,7 @@ import numpy as np
 from .content import MAX_UNPACKED_VALUES, FileContent, millivolts_per
 from .errors import ECGReadError
 from .registry import ReadRequest, register_reader
+from .row_reference import WindowReference
 from .wfdb_comments import comment_facts
 from .wfdb_header import MAX_HEADER_BYTES, Header, SignalLine, read_header
 
@@ -33,6 +34,8 @@ BYTES_PER_SAMPLE = {
     "310": 4 / 3,
     "311": 4 / 3,
 }
+# Formats in which every sample has its place, so that a stretch can be read without what comes before.
+DIRECT_FORMATS = ("16", "24", "32", "80", "160", "212")
 FLAC_FORMATS = ("508", "516", "524")
 
 # FLAC stores a constant block of 65535 samples in about 10 bytes; no honest recording is packed much tighter.
@@ -87,8 +90,11 @@ def read_wfdb(path: Path, request: ReadRequest) -> FileContent:
     header = read_header(path)
     if header.segments is not None:
         names, signal, rate, others = _read_segments(path, header)
+        if request.window is not None:
+            request.window.check(signal.shape[1])
+            signal = signal[:, request.window.start : request.window.stop]
     else:
-        names, signal, rate, others = _read_single(path, header)
+        names, signal, rate, others = _read_single(path, header, request.window)
     metadata = {"record_id": header.record_name.removesuffix(".mat") or path.stem, "source": str(path)}
     metadata |= {"recorded_at": header.recorded_at, **comment_facts(header.comments)}
     if others:
@@ -101,7 +107,9 @@ def read_wfdb(path: Path, request: ReadRequest) -> FileContent:
     return FileContent(signal, rate, names, "mV", metadata, stored_units=units.pop() if len(units) == 1 else None)
 
 
-def _read_single(path: Path, header: Header) -> tuple[list[str | None], np.ndarray, float | None, list[str]]:
+def _read_single(
+    path: Path, header: Header, window: WindowReference | None = None
+) -> tuple[list[str | None], np.ndarray, float | None, list[str]]:
     """Return names, mV, rate of the voltage signals of a one-segment record, and the names of the other signals."""
     rows = [row for row, signal in enumerate(header.signals) if millivolts_per(signal.units) is not None]
     others = [f"{one.name or row + 1} ({one.units})" for row, one in enumerate(header.signals) if row not in rows]
@@ -119,9 +127,20 @@ def _read_single(path: Path, header: Header) -> tuple[list[str | None], np.ndarr
             "Split the record.",
         )
     num_samples = _check_sizes(path, header)
-    rate = header.sampling_rate and header.sampling_rate * per_frame.pop()
-    simple = all(one.format == "16" and one.samples_per_frame == 1 and one.skew == 0 for one in header.signals)
-    columns = _decode_format_16(path, header, num_samples) if simple else _decode_with_wfdb(path, header, num_samples)
+    rate = header.sampling_rate and header.sampling_rate * min(per_frame)
+    plain = all(one.samples_per_frame == 1 and one.skew == 0 for one in header.signals)
+    simple = plain and all(one.format == "16" for one in header.signals)
+    start, stop = 0, num_samples
+    # Where each sample has its place in the file, the others need not be read.
+    direct = plain and all(one.format in DIRECT_FORMATS for one in header.signals)
+    if window is not None and direct:
+        window.check(num_samples)
+        start, stop = window.start, window.stop
+    decode = _decode_format_16 if simple else _decode_with_wfdb
+    columns = decode(path, header, num_samples, start, stop)
+    if window is not None and not direct:
+        window.check(min(len(columns[row]) for row in rows))
+        columns = [column[window.start : window.stop] for column in columns]
     length = min(len(columns[row]) for row in rows)
     signal = np.empty((len(rows), length), dtype=np.float32)
     for out, row in enumerate(rows):
@@ -214,18 +233,19 @@ def _stored_bytes(format: str, count: int) -> int:
     return (3 * count + 1) // 2 if format == "212" else count * BYTES_PER_SAMPLE[format]
 
 
-def _decode_format_16(path: Path, header: Header, num_samples: int) -> list[np.ndarray]:
+def _decode_format_16(path: Path, header: Header, num_samples: int, start: int, stop: int) -> list[np.ndarray]:
     decoded: dict[str, Iterator[np.ndarray]] = {}
     for name, signals in _files_of(header).items():
-        count = num_samples * len(signals)
-        flat = np.fromfile(path.with_name(name), dtype="<i2", count=count, offset=signals[0].byte_offset)
+        count = (stop - start) * len(signals)
+        offset = signals[0].byte_offset + 2 * start * len(signals)
+        flat = np.fromfile(path.with_name(name), dtype="<i2", count=count, offset=offset)
         if flat.size != count:
             raise ECGReadError(path, f"its signal file {name} ended while it was read.", _SAME_RELEASE)
-        decoded[name] = iter(flat.reshape(num_samples, len(signals)).T)
+        decoded[name] = iter(flat.reshape(stop - start, len(signals)).T)
     return [next(decoded[signal.file_name]) for signal in header.signals]
 
 
-def _decode_with_wfdb(path: Path, header: Header, num_samples: int) -> list[np.ndarray]:
+def _decode_with_wfdb(path: Path, header: Header, num_samples: int, start: int, stop: int) -> list[np.ndarray]:
     """Decode any format through `wfdb`, which sees only a header that we wrote ourselves from checked fields."""
     import wfdb
 
@@ -244,7 +264,9 @@ def _decode_with_wfdb(path: Path, header: Header, num_samples: int) -> list[np.n
             )
         (Path(folder) / "r.hea").write_text("\n".join(lines) + "\n", encoding="ascii")
         with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
-            return wfdb.rdrecord(os.path.join(folder, "r"), smooth_frames=False).e_p_signal
+            record = os.path.join(folder, "r")
+            end = None if stop == num_samples else stop
+            return wfdb.rdrecord(record, sampfrom=start, sampto=end, smooth_frames=False).e_p_signal
 
 
 def _link(source: Path, target: Path) -> None:
