@@ -30,6 +30,8 @@ _PUBLIC_NAMES = {
     "add_quality": ".corpora",
     "filter_by_quality": ".corpora",
     "pack_records": ".corpora",
+    "check_leakage": ".corpora",
+    "LeakageReport": ".corpora",
     "label_names": ".corpora",
     "problem_type": ".corpora",
     "convert_checkpoint": ".conversion",

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from datasets import DatasetDict, IterableDatasetDict
 
     from .ecg_feature import ECG
+    from .leakage import check_leakage
+    from .leakage_report import LeakageReport
     from .quality_column import add_quality, filter_by_quality
     from .record_packing import pack_records
 
 __all__ = [
     "ECG",
+    "LeakageReport",
     "add_quality",
+    "check_leakage",
     "filter_by_quality",
     "label_names",
     "list_corpora",
@@ -75,7 +79,12 @@ _LAZY_NAMES = {
     "add_quality": ".quality_column",
     "filter_by_quality": ".quality_column",
     "pack_records": ".record_packing",
+    "check_leakage": ".leakage",
+    "LeakageReport": ".leakage_report",
 }
+
+# Corpora that are whatever lies in a folder.
+_OWN_DATA = ("folder", "table")
 
 _CorpusFunction = TypeVar("_CorpusFunction", bound=Callable[..., Any])
 _registered: dict[str, Callable[..., Any]] = {}
@@ -216,7 +225,13 @@ def load_corpus(
             f"load_corpus({str(name)!r}, {required[0]}=...)."
         )
     corpus = function(**options)
-    return _as_stream(corpus) if streaming and not streams_itself else corpus
+    if streaming and not streams_itself:
+        corpus = _as_stream(corpus)
+    if name not in _OWN_DATA and hasattr(corpus, "values"):
+        # Numbers of patients and records mean the same in two corpora of one name (`check_leakage`).
+        for split in corpus.values():
+            split.info.dataset_name = str(name)
+    return corpus
 
 
 def _as_stream(corpus: DatasetDict) -> IterableDatasetDict:
