@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from ..files import written_atomically
 from ..joblib_files import load_joblib_without_running
 from ..restricted_unpickling import AttributeBag
 from .run_record import write_json
@@ -111,14 +112,12 @@ class CodebookSet:
         return torch.stack([codebook.assign(descriptors) for codebook in self.codebooks], dim=1)
 
     def save(self, folder: str | Path) -> None:
-        """Write `codebooks.json` and `codebooks.safetensors` into a folder, each beside its place and then moved."""
+        """Write `codebooks.json` and `codebooks.safetensors` into a folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{CENTERS_FILE}"
-        save_file(
-            {f"centers.{place}": book.centers.contiguous().cpu() for place, book in enumerate(self.codebooks)}, beside
-        )
-        beside.replace(folder / CENTERS_FILE)
+        centers = {f"centers.{place}": book.centers.contiguous().cpu() for place, book in enumerate(self.codebooks)}
+        with written_atomically(folder / CENTERS_FILE, "wb") as file:
+            file.write(save(centers))
         entries = [
             {"codes": len(book), "normalize": book.normalize, "inertia": book.inertia} for book in self.codebooks
         ]

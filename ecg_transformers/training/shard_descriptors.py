@@ -87,17 +87,48 @@ def cut_shards(leads: torch.Tensor, sampling_rate: int = 100) -> torch.Tensor:
     some_void = bool(void.any())
     if some_void:
         leads = leads.masked_fill(void[..., None], 0.0)
-    decimated = decimate_zero_phase(leads, geometry.factor)
+    shards = _join(decimate_zero_phase(leads, geometry.factor), geometry)
+    if some_void:
+        nan = join_shards(void[..., None].expand_as(leads), sampling_rate)
+        known = (~nan).sum((1, 2), keepdim=True).clamp(min=1)
+        shards = torch.where(nan, shards.masked_fill(nan, 0.0).sum((1, 2), keepdim=True) / known, shards)
+    return shards
+
+
+def _join(decimated: torch.Tensor, geometry: _Geometry) -> torch.Tensor:
+    """Cut the ends off `(records, 12, samples)`, join the leads and cut them in `(records, 93, samples)`."""
     front, *back = geometry.cut
     length = decimated.shape[-1]
     pieces = [decimated[:, lead, front : length - back[lead % 2]] for lead in range(12)]
-    joined = torch.cat(pieces, dim=-1)
-    if some_void:
-        sizes = torch.tensor([piece.shape[-1] for piece in pieces], device=leads.device)
-        nan = void.repeat_interleave(sizes, dim=1)
-        known = (~nan).sum(-1, keepdim=True).clamp(min=1)
-        joined = torch.where(nan, joined.masked_fill(nan, 0.0).sum(-1, keepdim=True) / known, joined)
-    return joined.unflatten(-1, (NUM_SHARDS, geometry.shard))
+    return torch.cat(pieces, dim=-1).unflatten(-1, (NUM_SHARDS, geometry.shard))
+
+
+def join_shards(leads: torch.Tensor, sampling_rate: int = 100) -> torch.Tensor:
+    """Cut something that belongs to the samples of the leads, such as marks, as `cut_shards` cuts the leads.
+
+    Args:
+        leads (`torch.Tensor` of shape `(records, 12, 2500)`): of any type, at 500 Hz; samples between those of the
+            shards are dropped, nothing is filtered.
+        sampling_rate (`int`, *optional*, defaults to 100): Hz of the shards: 100, 50 or 500.
+
+    Returns:
+        `torch.Tensor` of shape `(records, 93, samples)`.
+    """
+    geometry = _GEOMETRIES[sampling_rate]
+    return _join(leads[..., :: geometry.factor], geometry)
+
+
+def real_shards(real: torch.Tensor, sampling_rate: int = 100) -> torch.Tensor:
+    """Tell which shards hold no padding.
+
+    Args:
+        real (`torch.BoolTensor` of shape `(records, 2500)`): which samples of the leads are real, at 500 Hz.
+        sampling_rate (`int`, *optional*, defaults to 100): Hz of the shards: 100, 50 or 500.
+
+    Returns:
+        `torch.BoolTensor` of shape `(records, 93)`.
+    """
+    return join_shards(real[:, None].expand(-1, 12, -1), sampling_rate).all(-1)
 
 
 def time_frequency_descriptors(shards: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ import scipy.stats
 import torch
 
 from ecg_transformers.training import cut_shards, describe_shards, mfcc_descriptors, time_frequency_descriptors
+from ecg_transformers.training.shard_descriptors import real_shards
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,14 @@ def test_a_void_lead_becomes_the_mean_of_the_others(leads):
     lead = torch.arange(12).repeat_interleave(496)
     torch.testing.assert_close(holed[lead != 4], whole[lead != 4])
     torch.testing.assert_close(holed[lead == 4], whole[lead != 4].mean().expand(496))
+
+
+def test_shards_with_padding_are_told(case):
+    """Leads end after 3.2 s: at 100 Hz their first 320 samples are real."""
+    real = torch.arange(2500)[None] < 1600
+    expected = (case[1]["shard_sample_100"] < 320).all(-1)
+    assert real_shards(real).tolist() == [expected.tolist()] and 0 < expected.sum() < 93
+    assert real_shards(torch.ones(1, 2500, dtype=torch.bool), 500).all()
 
 
 def test_bad_input_is_refused(leads):

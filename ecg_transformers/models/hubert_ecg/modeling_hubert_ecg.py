@@ -377,6 +377,10 @@ class HubertECGForPreTraining(HubertECGPreTrainedModel):
                 -100 where it is unknown. As in the original, padded tokens count unless their label is -100.
             kwargs: as in [`HubertECGModel.forward`].
 
+        In training in several processes (`torch.distributed`) the losses are those of the joined batch, and gradients
+        are scaled such that their mean over the processes, which DistributedDataParallel takes, is the gradient of
+        the joined batch.
+
         Returns:
             [`HubertECGForPreTrainingOutput`]: a mean over the tokens for each codebook, summed over the codebooks. A
             mean over no token is 0. Outside training and without a time mask, `loss` is the cross entropy over all
@@ -409,14 +413,17 @@ class HubertECGForPreTraining(HubertECGPreTrainedModel):
                 for index, member in enumerate(logits)
             ]
             known = [labels[:, index] != -100 for index in range(len(logits))]
+            pairs = list(zip(per_token, known, strict=True))
+            processes = _count_processes() if self.training else 1
             if mask_time_indices is None:
-                loss = unmasked_loss = sum(_masked_mean(*member) for member in zip(per_token, known, strict=True))
+                loss = unmasked_loss = sum(_joint_mean(values, valid, processes) for values, valid in pairs)
             else:
                 masked = mask_time_indices.to(device=labels.device, dtype=torch.bool)
-                pairs = list(zip(per_token, known, strict=True))
-                masked_loss = sum(_masked_mean(values, valid & masked) for values, valid in pairs)
-                unmasked_loss = sum(_masked_mean(values, valid & ~masked) for values, valid in pairs)
+                masked_loss = sum(_joint_mean(values, valid & masked, processes) for values, valid in pairs)
+                unmasked_loss = sum(_joint_mean(values, valid & ~masked, processes) for values, valid in pairs)
                 loss = config.alpha * masked_loss + (1 - config.alpha) * unmasked_loss
+            # Each process contributes its share of the joint gradient, and the mean over them divides it
+            loss = loss + (processes - 1) * (loss - loss.detach())
 
         return HubertECGForPreTrainingOutput(
             loss=loss,
@@ -574,6 +581,21 @@ class HubertECGForSequenceClassification(HubertECGPreTrainedModel):
 def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of the values where the mask is true; 0, with a graph, where it is nowhere."""
     return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def _count_processes() -> int:
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _joint_mean(values: torch.Tensor, mask: torch.Tensor, processes: int) -> torch.Tensor:
+    """`_masked_mean` over the batches of all processes; the gradient is that of the own share."""
+    if processes == 1:
+        return _masked_mean(values, mask)
+    own = values.masked_fill(~mask, 0.0).sum()
+    joint = torch.stack([own.detach(), mask.sum().to(own.dtype)])
+    torch.distributed.all_reduce(joint)
+    return (joint[0] + (own - own.detach())) / joint[1].clamp(min=1)
 
 
 __all__ = [

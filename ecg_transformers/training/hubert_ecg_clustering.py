@@ -1,0 +1,277 @@
+"""From a corpus to codebooks: what `pretrain_hubert_ecg.py cluster` does."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
+from .arguments import CorpusArguments
+from .codebook_fitting import fit_codebooks
+from .codebook_quality import classes_of_corpus, draw_codebooks, measure_clusters, measure_purity, shard_classes
+from .codebooks import CODEBOOKS_FILE, CodebookSet, import_codebook
+from .hubert_ecg_arguments import ClusterArguments
+from .hubert_ecg_targets import TEACHER_FOLDER, LeadsAndRows, Teacher
+from .pretraining_run import local_name
+from .run_control import Clock
+from .run_record import describe_arguments, describe_environment, write_json
+from .shard_descriptors import DESCRIPTORS, NUM_SHARDS, describe_shards, real_shards
+from .task import corpus_name, load_splits, without_labels
+
+logger = logging.getLogger(__name__)
+
+REPORT_FILE, PICTURE_FILE = "report.json", "codebooks.png"
+
+# Records whose marked waves or beats tell how pure the codes are.
+_MARKED_RECORDS = 500
+
+
+@dataclass
+class ClusteringResult:
+    """What clustering returns.
+
+    Args:
+        output_dir (`Path`): `codebooks.json`, `codebooks.safetensors`, with a model as descriptor `teacher/`, and with
+            a report `report.json` and `codebooks.png`.
+        codebooks (`CodebookSet`): what was written.
+        report (`dict`): JSON: quality of each codebook; empty without a report.
+        seconds (`dict[str, float]`): duration of the parts.
+    """
+
+    output_dir: Path
+    codebooks: CodebookSet
+    report: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Describer:
+    """Records to descriptors: of shards, or hidden states of a teacher.
+
+    Args:
+        arguments (`ClusterArguments`): `descriptors`, `layer`, `recipe`, `device`.
+
+    Raises:
+        ValueError: if there is no such model, layer or recipe.
+    """
+
+    def __init__(self, arguments: ClusterArguments):
+        self.teacher: Teacher | None = None
+        if arguments.descriptors in DESCRIPTORS:
+            self.kind = arguments.descriptors
+            self.extractor = ECGFeatureExtractor.for_model_type("hubert_ecg", recipe=arguments.recipe)
+            self.description = {"kind": self.kind, "sampling_rate": int(self.extractor.sampling_rate)}
+        else:
+            self.kind = "hidden_states"
+            self.teacher = Teacher.load(arguments.descriptors, arguments.layer, arguments.revision)
+            self.extractor = ECGFeatureExtractor.from_pretrained(arguments.descriptors, revision=arguments.revision)
+            self.description = {
+                "kind": self.kind,
+                "layer": arguments.layer,
+                "model": local_name(arguments.descriptors),
+                "sampling_rate": int(self.extractor.sampling_rate),
+            }
+        self.device = torch.device(
+            arguments.device
+            or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None)
+            or "cpu"
+        )
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+        self.preprocess = LeadsAndRows(self.extractor)
+
+    def collate(self, rows: Sequence[Mapping[str, Any]], windows: str = "first") -> tuple[torch.Tensor, torch.Tensor]:
+        """Read and preprocess records, in a worker: shards are described, rows of a teacher are left to `finish`.
+
+        Returns:
+            `tuple`: descriptors `(rows, 93, values)` and which shards are real `(rows, 93)`; or rows `(rows, samples)`
+            and which of their samples are real.
+        """
+        leads, real, values, valid = self.preprocess([row["ecg"] for row in rows], windows)
+        if self.teacher is not None:
+            return values, valid
+        rate = self.description["sampling_rate"]
+        return describe_shards(leads, self.kind, rate), real_shards(real, rate)
+
+    def finish(self, values: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the descriptors of a batch `(rows, tokens, values)`, and which tokens are real `(rows, tokens)`."""
+        if self.teacher is None:
+            return values, valid
+        values, mask = values.to(self.device), valid.to(self.device).long()
+        described = self.teacher(values, None if valid.all() else mask)
+        return described, self.teacher.model.get_token_mask(mask)
+
+
+def cluster_descriptors(arguments: ClusterArguments, data_args: CorpusArguments) -> ClusteringResult:
+    """Fit codebooks to the descriptors of a corpus' training records, or import them, and save them with a report.
+
+    Args:
+        arguments (`ClusterArguments`): descriptors and numbers of codes.
+        data_args (`CorpusArguments`): which corpus; its labels are not looked at.
+
+    Returns:
+        `ClusteringResult`.
+
+    Raises:
+        ValueError: for arguments, corpora or models that cannot be used.
+    """
+    clock = Clock()
+    folder = Path(arguments.output_dir)
+    if (folder / CODEBOOKS_FILE).exists() and not arguments.overwrite_output_dir:
+        raise ValueError(f"{folder} holds codebooks; --overwrite_output_dir replaces them.")
+    with clock.measure("loading"):
+        describer = Describer(arguments)
+        dataset = None if arguments.import_kmeans else _training_records(arguments, data_args)
+    sample = None
+    if dataset is None:
+        books = [import_codebook(path, arguments.normalize_targets) for path in arguments.import_kmeans]
+        facts: dict[str, Any] = {"imported": [Path(path).name for path in arguments.import_kmeans]}
+        _check_widths(books, describer)
+    else:
+        print(
+            f"Corpus {corpus_name(data_args)}: {len(dataset)} training records. Descriptors: {describer.kind}. "
+            f"Codes: {', '.join(map(str, arguments.clusters))}.",
+            flush=True,
+        )
+        with clock.measure("clustering"):
+            books, sample = _fit(arguments, describer, dataset)
+        facts = {
+            "corpus": corpus_name(data_args),
+            "records": len(dataset),
+            "arguments": describe_arguments(arguments, data_args),
+        }
+    facts |= {
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "environment": describe_environment(),
+    }
+    codebooks = CodebookSet(books, describer.description, facts)
+    if describer.teacher is not None:
+        describer.teacher.model.save_pretrained(folder / TEACHER_FOLDER)
+        describer.extractor.save_pretrained(folder / TEACHER_FOLDER)
+    result = ClusteringResult(folder, codebooks)
+    if arguments.report and sample is not None:
+        with clock.measure("report"):
+            result.report = _report(codebooks, sample, describer, dataset, arguments)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / REPORT_FILE, result.report)
+        _draw(codebooks, sample, result.report, folder / PICTURE_FILE)
+    # Last: a folder with this file is whole.
+    codebooks.save(folder)
+    result.seconds = clock.finish()
+    print(_closing_report(result), flush=True)
+    return result
+
+
+def _training_records(arguments: ClusterArguments, data_args: CorpusArguments) -> Any:
+    corpus = load_splits(without_labels(data_args))
+    if "train" not in corpus or not len(corpus["train"]):
+        sizes = {split: len(dataset) for split, dataset in corpus.items()}
+        raise ValueError(f"The corpus has no training records; its splits: {sizes}.")
+    dataset = corpus["train"]
+    if arguments.max_records is not None and arguments.max_records < len(dataset):
+        chosen = np.random.default_rng(arguments.seed).permutation(len(dataset))[: arguments.max_records]
+        dataset = dataset.select(sorted(chosen.tolist()))
+    return dataset
+
+
+def _fit(arguments: ClusterArguments, describer: Describer, dataset: Any) -> tuple[list[Any], np.ndarray]:
+    bar = tqdm(total=arguments.epochs * len(dataset), desc="Clustering", unit=" records")
+
+    def batches() -> Iterator[torch.Tensor]:
+        loader = DataLoader(
+            dataset.select_columns(["ecg"]),
+            batch_size=arguments.batch_size,
+            collate_fn=functools.partial(describer.collate, windows=arguments.windows),
+            num_workers=arguments.num_workers,
+        )
+        done = 0
+        for values, valid in loader:
+            described, real = describer.finish(values, valid)
+            yield described[real]
+            step = min(arguments.batch_size, len(dataset) - done)
+            done += step
+            bar.update(step)
+
+    with bar:
+        return fit_codebooks(
+            batches,
+            arguments.clusters,
+            normalize=arguments.normalize_targets,
+            seed=arguments.seed,
+            epochs=arguments.epochs,
+            batch_rows=NUM_SHARDS * arguments.batch_size,
+        )
+
+
+def _check_widths(books: Sequence[Any], describer: Describer) -> None:
+    width = describer.teacher.model.config.hidden_size if describer.teacher else DESCRIPTORS[describer.kind][0]
+    wrong = {book.centers.shape[1] for book in books} - {width}
+    if wrong:
+        raise ValueError(
+            f"The k-means files are over {', '.join(map(str, sorted(wrong)))} values, {describer.kind} descriptors "
+            f"have {width}; --descriptors says what the files were made for."
+        )
+
+
+def _report(
+    codebooks: CodebookSet, sample: np.ndarray, describer: Describer, dataset: Any, arguments: ClusterArguments
+) -> dict[str, Any]:
+    """Return the quality of each codebook, and how pure their codes are where the corpus is marked."""
+    entries = [measure_clusters(book, sample, arguments.seed) for book in codebooks.codebooks]
+    marked = classes_of_corpus(dataset)
+    if marked is not None:
+        column, names = marked
+        some = dataset.select(range(min(len(dataset), _MARKED_RECORDS)))
+        codes: list[np.ndarray] = []
+        classes: list[np.ndarray] = []
+        for start in tqdm(range(0, len(some), 32), desc="Comparing with marks", disable=len(some) < 64):
+            columns = some[start : start + 32]
+            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+            described, real = describer.finish(*describer.collate(rows))
+            codes.append(codebooks.assign(described).cpu().numpy())
+            found = np.stack([shard_classes(row, column, codebooks.descriptors["sampling_rate"]) for row in rows])
+            classes.append(np.where(real.cpu().numpy(), found, -1))
+        all_codes, all_classes = np.concatenate(codes), np.concatenate(classes).ravel()
+        for place, (entry, book) in enumerate(zip(entries, codebooks.codebooks, strict=True)):
+            entry["purity"] = measure_purity(all_codes[:, place].ravel(), all_classes, names, len(book))
+    return {"format_version": 1, "codebooks": entries}
+
+
+def _draw(codebooks: CodebookSet, sample: np.ndarray, report: dict[str, Any], path: Path) -> None:
+    try:
+        draw_codebooks(codebooks, sample, report["codebooks"][0].get("purity"), path)
+    except ImportError:
+        logger.warning("No picture of the codebooks: matplotlib is missing; pip install 'ecg-transformers[plot]'.")
+
+
+def _closing_report(result: ClusteringResult) -> str:
+    lines = []
+    for entry in result.report.get("codebooks", ()):
+        text = (
+            f"{entry['codes']} codes: inertia {entry['inertia']:.4f} a row, {entry['effective_codes']:.1f} effective, "
+            f"{entry['unused_codes']} unused"
+        )
+        if entry["silhouette"] is not None:
+            text += (
+                f"; silhouette {entry['silhouette']:.3f}, Davies-Bouldin {entry['davies_bouldin']:.2f}, "
+                f"Calinski-Harabasz {entry['calinski_harabasz']:.0f}"
+            )
+        if entry.get("purity"):
+            purity = entry["purity"]
+            text += (
+                f"; purity {purity['purity']:.3f} over {purity['shards']} marked shards (one cluster: "
+                f"{purity['most_frequent_class']:.3f})"
+            )
+        lines.append(text + ".")
+    sizes = ", ".join(map(str, result.codebooks.sizes))
+    lines.append(f"Codebooks of {sizes} codes saved in {result.output_dir} after {result.seconds['total']:.0f} s.")
+    return "\n".join(lines)
