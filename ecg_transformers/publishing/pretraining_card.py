@@ -97,6 +97,10 @@ def _usage_note(with_text: bool) -> str:
 
 
 def _corpus_note(corpus: dict[str, Any]) -> str:
+    if any(facts["records"] == "streamed" for facts in corpus["splits"].values()):
+        return (
+            f"Corpus `{corpus['name']}`, read as a stream. Records of a test split, where there is one, were not seen."
+        )
     known = all("patients" in facts for facts in corpus["splits"].values() if facts["records"])
     patients = "No patient is in more than one split." if known else "Patients are not known: it is split by record."
     return f"Corpus `{corpus['name']}`. {patients} Records of a test split, where there is one, were not seen."

@@ -80,6 +80,7 @@ _PUBLIC_NAMES = {
     "run_probe": ".linear_probe_run",
     "ClusterArguments": ".hubert_ecg_arguments",
     "HubertECGModelArguments": ".hubert_ecg_arguments",
+    "StreamCorpusArguments": ".hubert_ecg_arguments",
     "TargetArguments": ".hubert_ecg_arguments",
     "HubertECGPretrainingArguments": ".hubert_ecg_arguments",
     "parse_cluster_arguments": ".hubert_ecg_arguments",

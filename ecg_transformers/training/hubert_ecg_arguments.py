@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .arguments import CorpusArguments
 from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments
@@ -100,6 +101,34 @@ class ClusterArguments:
 
 
 @dataclass
+class StreamCorpusArguments(CorpusArguments):
+    """Which recordings."""
+
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read records one after the other instead of by index, as corpora that fit no disk are read. "
+            "Training then needs --max_steps."
+        },
+    )
+    shuffle_buffer: int = field(
+        default=1000,
+        metadata={
+            "help": "With --streaming: training draws the next record at random from this many; 0 keeps the order."
+        },
+    )
+
+    def __post_init__(self):
+        if self.shuffle_buffer < 0:
+            raise ValueError(f"--shuffle_buffer must be 0 or more; got {self.shuffle_buffer}.")
+        super().__post_init__()
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the corpus; see `CorpusArguments.options`."""
+        return {**super().options(), **({"streaming": True} if self.streaming else {})}
+
+
+@dataclass
 class HubertECGModelArguments(PretrainingModelArguments):
     """Which model."""
 
@@ -188,10 +217,10 @@ class HubertECGPretrainingArguments(PretrainingArguments):
     )
 
 
-def parse_cluster_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterArguments, CorpusArguments]:
+def parse_cluster_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterArguments, StreamCorpusArguments]:
     """Read the arguments of `pretrain_hubert_ecg.py cluster`; see `parse_arguments`."""
     return parse_arguments(
-        (ClusterArguments, CorpusArguments),
+        (ClusterArguments, StreamCorpusArguments),
         arguments,
         "Cluster descriptors of a corpus without labels into codebooks, the targets of HuBERT-ECG's pretraining. The "
         "first argument may be a .json or .yaml file with the same names.",
@@ -201,10 +230,10 @@ def parse_cluster_arguments(arguments: Sequence[str] | None = None) -> tuple[Clu
 
 def parse_hubert_ecg_pretraining_arguments(
     arguments: Sequence[str] | None = None,
-) -> tuple[HubertECGModelArguments, CorpusArguments, TargetArguments, HubertECGPretrainingArguments]:
+) -> tuple[HubertECGModelArguments, StreamCorpusArguments, TargetArguments, HubertECGPretrainingArguments]:
     """Read the arguments of `pretrain_hubert_ecg.py train`; see `parse_arguments`."""
     return parse_arguments(
-        (HubertECGModelArguments, CorpusArguments, TargetArguments, HubertECGPretrainingArguments),
+        (HubertECGModelArguments, StreamCorpusArguments, TargetArguments, HubertECGPretrainingArguments),
         arguments,
         "Pretrain HuBERT-ECG to find the codes of hidden tokens. The first argument may be a .json or .yaml file with "
         "the same names.",

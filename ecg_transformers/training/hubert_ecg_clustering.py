@@ -16,11 +16,10 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
-from .arguments import CorpusArguments
 from .codebook_fitting import fit_codebooks
 from .codebook_quality import classes_of_corpus, draw_codebooks, measure_clusters, measure_purity, shard_classes
 from .codebooks import CODEBOOKS_FILE, CodebookSet, import_codebook
-from .hubert_ecg_arguments import ClusterArguments
+from .hubert_ecg_arguments import ClusterArguments, StreamCorpusArguments
 from .hubert_ecg_targets import TEACHER_FOLDER, LeadsAndRows, Teacher
 from .pretraining_run import local_name
 from .run_control import Clock
@@ -89,18 +88,20 @@ class Describer:
             self.teacher.to(self.device)
         self.preprocess = LeadsAndRows(self.extractor)
 
-    def collate(self, rows: Sequence[Mapping[str, Any]], windows: str = "first") -> tuple[torch.Tensor, torch.Tensor]:
+    def collate(
+        self, rows: Sequence[Mapping[str, Any]], windows: str = "first"
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Read and preprocess records, in a worker: shards are described, rows of a teacher are left to `finish`.
 
         Returns:
             `tuple`: descriptors `(rows, 93, values)` and which shards are real `(rows, 93)`; or rows `(rows, samples)`
-            and which of their samples are real.
+            and which of their samples are real. Last the number of records.
         """
         leads, real, values, valid = self.preprocess([row["ecg"] for row in rows], windows)
         if self.teacher is not None:
-            return values, valid
+            return values, valid, len(rows)
         rate = self.description["sampling_rate"]
-        return describe_shards(leads, self.kind, rate), real_shards(real, rate)
+        return describe_shards(leads, self.kind, rate), real_shards(real, rate), len(rows)
 
     def finish(self, values: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the descriptors of a batch `(rows, tokens, values)`, and which tokens are real `(rows, tokens)`."""
@@ -111,12 +112,12 @@ class Describer:
         return described, self.teacher.model.get_token_mask(mask)
 
 
-def cluster_descriptors(arguments: ClusterArguments, data_args: CorpusArguments) -> ClusteringResult:
+def cluster_descriptors(arguments: ClusterArguments, data_args: StreamCorpusArguments) -> ClusteringResult:
     """Fit codebooks to the descriptors of a corpus' training records, or import them, and save them with a report.
 
     Args:
         arguments (`ClusterArguments`): descriptors and numbers of codes.
-        data_args (`CorpusArguments`): which corpus; its labels are not looked at.
+        data_args (`StreamCorpusArguments`): which corpus; its labels are not looked at.
 
     Returns:
         `ClusteringResult`.
@@ -138,7 +139,7 @@ def cluster_descriptors(arguments: ClusterArguments, data_args: CorpusArguments)
         _check_widths(books, describer)
     else:
         print(
-            f"Corpus {corpus_name(data_args)}: {len(dataset)} training records. Descriptors: {describer.kind}. "
+            f"Corpus {corpus_name(data_args)}: {_size(dataset)} training records. Descriptors: {describer.kind}. "
             f"Codes: {', '.join(map(str, arguments.clusters))}.",
             flush=True,
         )
@@ -146,7 +147,7 @@ def cluster_descriptors(arguments: ClusterArguments, data_args: CorpusArguments)
             books, sample = _fit(arguments, describer, dataset)
         facts = {
             "corpus": corpus_name(data_args),
-            "records": len(dataset),
+            "records": _size(dataset),
             "arguments": describe_arguments(arguments, data_args),
         }
     facts |= {
@@ -171,20 +172,35 @@ def cluster_descriptors(arguments: ClusterArguments, data_args: CorpusArguments)
     return result
 
 
-def _training_records(arguments: ClusterArguments, data_args: CorpusArguments) -> Any:
-    corpus = load_splits(without_labels(data_args))
-    if "train" not in corpus or not len(corpus["train"]):
-        sizes = {split: len(dataset) for split, dataset in corpus.items()}
-        raise ValueError(f"The corpus has no training records; its splits: {sizes}.")
-    dataset = corpus["train"]
+def _training_records(arguments: ClusterArguments, data_args: StreamCorpusArguments) -> Any:
+    dataset = training_split(load_splits(without_labels(data_args)))
+    if data_args.streaming:
+        return dataset if arguments.max_records is None else dataset.take(arguments.max_records)
     if arguments.max_records is not None and arguments.max_records < len(dataset):
         chosen = np.random.default_rng(arguments.seed).permutation(len(dataset))[: arguments.max_records]
         dataset = dataset.select(sorted(chosen.tolist()))
     return dataset
 
 
+def training_split(corpus: Any) -> Any:
+    """Return the training split of a corpus.
+
+    Raises:
+        ValueError: if it has no records.
+    """
+    if "train" not in corpus or next(iter(corpus["train"].select_columns(["record_id"])), None) is None:
+        raise ValueError(f"The corpus has no training records; its splits: {', '.join(corpus)}.")
+    return corpus["train"]
+
+
+def _size(dataset: Any) -> int | str:
+    return len(dataset) if hasattr(dataset, "__len__") else "streamed"
+
+
 def _fit(arguments: ClusterArguments, describer: Describer, dataset: Any) -> tuple[list[Any], np.ndarray]:
-    bar = tqdm(total=arguments.epochs * len(dataset), desc="Clustering", unit=" records")
+    size = _size(dataset)
+    total = arguments.epochs * size if isinstance(size, int) else None
+    bar = tqdm(total=total, desc="Clustering", unit=" records")
 
     def batches() -> Iterator[torch.Tensor]:
         loader = DataLoader(
@@ -193,13 +209,10 @@ def _fit(arguments: ClusterArguments, describer: Describer, dataset: Any) -> tup
             collate_fn=functools.partial(describer.collate, windows=arguments.windows),
             num_workers=arguments.num_workers,
         )
-        done = 0
-        for values, valid in loader:
+        for values, valid, records in loader:
             described, real = describer.finish(values, valid)
             yield described[real]
-            step = min(arguments.batch_size, len(dataset) - done)
-            done += step
-            bar.update(step)
+            bar.update(records)
 
     with bar:
         return fit_codebooks(
@@ -230,13 +243,12 @@ def _report(
     marked = classes_of_corpus(dataset)
     if marked is not None:
         column, names = marked
-        some = dataset.select(range(min(len(dataset), _MARKED_RECORDS)))
+        some = dataset.take(_MARKED_RECORDS)
         codes: list[np.ndarray] = []
         classes: list[np.ndarray] = []
-        for start in tqdm(range(0, len(some), 32), desc="Comparing with marks", disable=len(some) < 64):
-            columns = some[start : start + 32]
+        for columns in tqdm(some.iter(32), desc="Comparing with marks", unit=" batches"):
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-            described, real = describer.finish(*describer.collate(rows))
+            described, real = describer.finish(*describer.collate(rows)[:2])
             codes.append(codebooks.assign(described).cpu().numpy())
             found = np.stack([shard_classes(row, column, codebooks.descriptors["sampling_rate"]) for row in rows])
             classes.append(np.where(real.cpu().numpy(), found, -1))

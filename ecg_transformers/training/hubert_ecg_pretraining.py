@@ -15,7 +15,6 @@ from transformers.utils import logging
 
 from ..models.hubert_ecg.configuration_hubert_ecg import HubertECGConfig
 from ..models.hubert_ecg.modeling_hubert_ecg import HubertECGForPreTraining
-from .arguments import CorpusArguments
 from .building import reinitialize_head
 from .callbacks import CropEpochCallback, DynamicRegularizerCallback, GracefulStopCallback
 from .codebook_quality import effective_codes
@@ -24,12 +23,13 @@ from .hubert_ecg_arguments import (
     COMMANDS,
     HubertECGModelArguments,
     HubertECGPretrainingArguments,
+    StreamCorpusArguments,
     TargetArguments,
     parse_cluster_arguments,
     parse_hubert_ecg_pretraining_arguments,
 )
-from .hubert_ecg_clustering import cluster_descriptors
-from .hubert_ecg_targets import HubertECGCollator, NamedSplit, Teacher, open_targets
+from .hubert_ecg_clustering import cluster_descriptors, training_split
+from .hubert_ecg_targets import HubertECGCollator, NamedSplit, NamedStream, Teacher, open_targets
 from .linear_probe import load_probe_task
 from .output_folder import check_start, prepare_output_dir
 from .pretraining_building import BuiltPretraining, build_for_pretraining
@@ -50,7 +50,7 @@ from .pretraining_run import (
 from .pretraining_trainer import PretrainingTrainer
 from .run_control import Clock, run_script
 from .run_record import to_plain
-from .task import SPLITS, column_of, corpus_name, load_splits, without_labels
+from .task import column_of, corpus_name, load_splits, without_labels
 
 logger = logging.get_logger(__name__)
 
@@ -147,7 +147,7 @@ def measure_names(codebooks: CodebookSet) -> tuple[str, ...]:
 
 def pretrain_hubert_ecg(
     model_args: HubertECGModelArguments,
-    data_args: CorpusArguments,
+    data_args: StreamCorpusArguments,
     target_args: TargetArguments,
     training_args: HubertECGPretrainingArguments,
 ) -> PretrainingResult:
@@ -155,7 +155,7 @@ def pretrain_hubert_ecg(
 
     Args:
         model_args (`HubertECGModelArguments`): which model.
-        data_args (`CorpusArguments`): which corpus.
+        data_args (`StreamCorpusArguments`): which corpus.
         target_args (`TargetArguments`): which codebooks.
         training_args (`HubertECGPretrainingArguments`): optimisation and output folder.
 
@@ -172,29 +172,29 @@ def pretrain_hubert_ecg(
 
 def _pretrain(
     model_args: HubertECGModelArguments,
-    data_args: CorpusArguments,
+    data_args: StreamCorpusArguments,
     target_args: TargetArguments,
     training_args: HubertECGPretrainingArguments,
 ) -> PretrainingResult:
     clock = Clock()
+    if data_args.streaming and training_args.max_steps <= 0:
+        raise ValueError("--streaming has no end: say how long to train with --max_steps.")
+    if data_args.streaming and training_args.probe:
+        raise ValueError(
+            "--probe reads labelled records by index and does not go with --streaming; run "
+            "training_scripts/linear_probe.py on the finished model."
+        )
     checkpoint = prepare_output_dir(training_args)
     with clock.measure("loading"):
         codebooks, teacher = open_targets(target_args.codebooks)
         with training_args.main_process_first(desc="loading the corpus"):
             corpus = load_splits(without_labels(data_args))
             probe_task = load_probe_task(training_args, data_args, corpus)
-        splits = {
-            split: NamedSplit(corpus[split], training_args.seed)
-            for split in SPLITS[:2]
-            if split in corpus and len(corpus[split])
-        }
-    if "train" not in splits:
-        sizes = {split: len(dataset) for split, dataset in corpus.items()}
-        raise ValueError(f"The corpus has no training records; its splits: {sizes}.")
-    facts = _corpus_facts(data_args, {split: corpus[split] for split in splits})
+        corpus = {"train": training_split(corpus), **({"validation": held} if (held := _validation(corpus)) else {})}
+    splits = _splits(corpus, data_args, training_args)
+    facts = _corpus_facts(data_args, corpus)
     skip_evaluation_without_records("validation" in splits, training_args)
-    start = _start(model_args, data_args, target_args, training_args, {split: corpus[split] for split in splits})
-    check_start(checkpoint, training_args, start)
+    check_start(checkpoint, training_args, _start(model_args, data_args, target_args, training_args, corpus))
 
     seed_run(training_args)
     built = build_hubert_ecg(model_args, codebooks, target_args.keep_heads)
@@ -257,7 +257,7 @@ def make_trainer(
     splits: Mapping[str, Any],
     codebooks: CodebookSet,
     teacher: Teacher | None,
-    data_args: CorpusArguments,
+    data_args: StreamCorpusArguments,
     training_args: HubertECGPretrainingArguments,
 ) -> tuple[HubertECGPretrainingTrainer, GracefulStopCallback]:
     """Put model, targets, data and callbacks together.
@@ -267,7 +267,9 @@ def make_trainer(
     """
     shards = codebooks if teacher is None else None
     stopper = GracefulStopCallback()
-    callbacks: list[Any] = [CropEpochCallback(splits["train"]), stopper]
+    callbacks: list[Any] = [stopper]
+    if isinstance(splits["train"], NamedSplit):
+        callbacks.append(CropEpochCallback(splits["train"]))
     if training_args.early_stopping_patience and training_args.load_best_model_at_end:
         callbacks.append(
             EarlyStoppingCallback(training_args.early_stopping_patience, training_args.early_stopping_threshold)
@@ -328,9 +330,32 @@ def run_hubert_ecg_command(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _corpus_facts(data_args: CorpusArguments, datasets: Mapping[str, Any]) -> dict[str, Any]:
-    splits = {}
+def _validation(corpus: Any) -> Any:
+    """Return the validation split, or `None` if there are no records in it."""
+    held = corpus.get("validation")
+    return held if held is not None and next(iter(held.select_columns(["record_id"])), None) is not None else None
+
+
+def _splits(
+    corpus: Mapping[str, Any], data_args: StreamCorpusArguments, training_args: HubertECGPretrainingArguments
+) -> dict[str, NamedSplit | NamedStream]:
+    seed = training_args.seed
+    if not data_args.streaming:
+        return {split: NamedSplit(dataset, seed) for split, dataset in corpus.items()}
+    splits: dict[str, NamedSplit | NamedStream] = {
+        "train": NamedStream(corpus["train"], seed, data_args.shuffle_buffer, repeat=True)
+    }
+    if "validation" in corpus:
+        splits["validation"] = NamedStream(corpus["validation"], seed)
+    return splits
+
+
+def _corpus_facts(data_args: StreamCorpusArguments, datasets: Mapping[str, Any]) -> dict[str, Any]:
+    splits: dict[str, dict[str, Any]] = {}
     for split, dataset in datasets.items():
+        if data_args.streaming:
+            splits[split] = {"records": "streamed"}
+            continue
         patients = column_of(dataset, "patient_id")
         known = {patient for patient in patients if patient is not None}
         splits[split] = {
@@ -342,7 +367,7 @@ def _corpus_facts(data_args: CorpusArguments, datasets: Mapping[str, Any]) -> di
 
 def _start(
     model_args: HubertECGModelArguments,
-    data_args: CorpusArguments,
+    data_args: StreamCorpusArguments,
     target_args: TargetArguments,
     training_args: HubertECGPretrainingArguments,
     datasets: Mapping[str, Any],
@@ -357,9 +382,18 @@ def _start(
             "train_windows": data_args.train_windows,
             "schedule": training_args.schedule,
             "seed": training_args.seed,
-            **{f"records of {split}": digest_records(dataset) for split, dataset in datasets.items()},
+            **({"shuffle_buffer": data_args.shuffle_buffer} if data_args.streaming else {}),
+            **{f"records of {split}": _digest(dataset) for split, dataset in datasets.items()},
         }
     )
+
+
+def _digest(dataset: Any) -> str:
+    """Return a fingerprint of a split's records, of a stream that of the first ones."""
+    if hasattr(dataset, "__len__"):
+        return digest_records(dataset)
+    names = [str(row["record_id"]) for row in dataset.select_columns(["record_id"]).take(100)]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 def _opening_report(

@@ -7,14 +7,16 @@ batch is made; those of a teacher (later iterations) from the rows, by a frozen 
 from __future__ import annotations
 
 import copy
+import itertools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import IterableDataset
 
 from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from ..feature_extraction.signal_steps import SignalBatch, apply_recipe
@@ -53,6 +55,35 @@ def with_named_seed(row: dict[str, Any], seed: int, epoch: int, index: int) -> d
     name = row.get("record_id")
     number = index if name is None else zlib.crc32(str(name).encode())
     return {**row, "window_seed": int(np.random.SeedSequence((seed, epoch, number)).generate_state(1)[0])}
+
+
+class NamedStream(IterableDataset):
+    """A split that is read one record after the other, with the seeds of `NamedSplit`.
+
+    Args:
+        stream (`datasets.IterableDataset`): a split.
+        seed (`int`, *optional*, defaults to 0): seed of the run.
+        shuffle_buffer (`int`, *optional*, defaults to 0): records among which the next one is drawn.
+        repeat (`bool`, *optional*, defaults to `False`): begin again at the end, for ever, each time in another order
+            and with other windows. A run that is resumed reads again what it has seen, and so finds its place.
+    """
+
+    def __init__(self, stream: Any, seed: int = 0, shuffle_buffer: int = 0, repeat: bool = False):
+        self.stream = stream.select_columns(["ecg", "record_id"])
+        if shuffle_buffer:
+            self.stream = self.stream.shuffle(seed=seed, buffer_size=shuffle_buffer)
+        self.seed = seed
+        self.repeat = repeat
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for epoch in itertools.count() if self.repeat else range(1):
+            self.stream.set_epoch(epoch)
+            empty = True
+            for index, row in enumerate(self.stream):
+                empty = False
+                yield with_named_seed(row, self.seed, epoch, index)
+            if empty:
+                return
 
 
 class LeadsAndRows:
