@@ -15,7 +15,6 @@ from ..corpora.sample_classes import (
     WAVE_CLASSES,
     beat_classes,
     classes_at_rate,
-    segment_classes,
     wave_classes,
 )
 from ..feature_extraction.ecg_leads import STANDARD_LEADS
@@ -76,7 +75,10 @@ def classes_of_corpus(dataset: Any) -> tuple[str, tuple[str, ...]] | None:
 
 
 def shard_classes(row: Mapping[str, Any], column: str, sampling_rate: int = 100) -> np.ndarray:
-    """Return the most frequent class of the samples of each shard of a record's first 5 s.
+    """Return the class in the middle of each shard of a record's first 5 s.
+
+    A shard is about as long as a beat, so most shards hold all waves and the most frequent class says little; the
+    middle is also where the token of a model looks.
 
     Args:
         row (mapping): of a corpus: `ecg`, and `delineation` or `beats`.
@@ -99,7 +101,7 @@ def shard_classes(row: Mapping[str, Any], column: str, sampling_rate: int = 100)
         if lead in STANDARD_LEADS:
             placed[STANDARD_LEADS.index(lead), : classes.shape[1]] = classes[number]
     shards = join_shards(torch.from_numpy(placed)[None], sampling_rate)[0].numpy()
-    return segment_classes(shards, shards.shape[-1])[:, 0]
+    return shards[:, shards.shape[-1] // 2]
 
 
 def measure_purity(codes: np.ndarray, classes: np.ndarray, names: Sequence[str], num_codes: int) -> dict[str, Any]:
@@ -147,6 +149,7 @@ def draw_codebooks(books: CodebookSet, rows: np.ndarray, purity: Mapping[str, An
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.2 * (1 + (purity is not None))), layout="constrained")
     axes = figure.subplots(1 + (purity is not None), 1, squeeze=False)[:, 0]
@@ -182,6 +185,7 @@ def draw_codebooks(books: CodebookSet, rows: np.ndarray, purity: Mapping[str, An
             title=f"What codes stand for: purity {purity['purity']:.2f} "
             f"(one cluster: {purity['most_frequent_class']:.2f})",
         )
+        axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[1].legend(ncols=len(purity["classes"]), fontsize=8, loc="lower left")
     with written_atomically(path, "wb") as file:
         figure.savefig(file, format="png", dpi=120)
