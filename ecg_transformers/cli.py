@@ -8,12 +8,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from .commands import convert, convert_records, demo, embed, info, label_reports, plot, predict
+from .commands import check_leakage, convert, convert_records, demo, embed, info, label_reports, plot, predict
 from .commands.messages import in_options
 from .commands.options import CommandError
 
 # In the order of the help
-COMMANDS = (predict, embed, plot, convert, convert_records, label_reports, info, demo)
+COMMANDS = (predict, embed, plot, convert, convert_records, label_reports, check_leakage, info, demo)
 
 DESCRIPTION = """Electrocardiogram foundation models on the command line.
 
@@ -25,6 +25,7 @@ examples:
   ecg-transformers convert hubert_ecg_small.pt hubert-ecg-small
   ecg-transformers convert-records exports/ --to parquet -o packed/
   ecg-transformers label-reports reports.csv --model bert --output labels.csv
+  ecg-transformers check-leakage challenge=challenge-2021 ptbxl=ptb-xl
   ecg-transformers demo
 """
 
