@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from code_writer import write_code15
 from datasets import DatasetDict
 
 import ecg_transformers as et
@@ -260,3 +261,25 @@ class TestOnRealRecords:
         shared = {*first["train"]["record_id"]} & {*second["test"]["record_id"]}
         assert shared and {match.one_id for match in report.records} == shared
         assert {match.by for match in report.records} == {("file", "name", "signal")}
+
+
+def test_code15_and_the_challenge_of_2025(tmp_path):
+    """Zero-padded rows of HDF5 parts against WFDB copies without the zeros, as the Challenge made them."""
+    write_code15(tmp_path / "code15", num_exams=12, num_parts=2)
+    code = load_corpus("code15", tmp_path / "code15")
+    rows = [row for split in code.values() for row in split][:4]
+    (tmp_path / "challenge").mkdir()
+    for row in rows:
+        path = row["ecg"].save(tmp_path / "challenge" / f"{row['record_id']}.hea")
+        path.write_text(
+            "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
+            + f"\n# Patient ID: {row['patient_id']}\n# Chagas label: False\n# Source: CODE-15%\n"
+        )
+    challenge = load_corpus("challenge2025", tmp_path / "challenge")
+    for data in (code, load_corpus("code15", tmp_path / "code15", streaming=True)):
+        report = check_leakage(challenge, data)
+        names = {row["record_id"] for row in rows}
+        assert {(one, other) for one, other, by in found(report) if by == ("name", "signal")} == {
+            (name, name) for name in names
+        }
+        assert {match.patient for match in report.patients} == {f"code15-{row['patient_id']}" for row in rows}
