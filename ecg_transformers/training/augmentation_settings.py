@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ AUGMENTATIONS = (
     "time_mask",
     "lead_mask",
 )
+_ROWS_ON_CPU = 8
 
 
 @dataclass(frozen=True)
@@ -253,34 +254,61 @@ def augment(
         >>> settings = AugmentationSettings(("powerline", "baseline_wander"))
         >>> noisy = augment(signals, 500, STANDARD_LEADS, settings, seeds=range(len(signals)))
     """
+    if not settings.augmentations or not len(signals):
+        return signals
+    # On the CPU a few rows at a time, which its caches hold through all of it
+    size = _ROWS_ON_CPU if signals.device.type == "cpu" else len(signals)
+    starts = range(0, len(signals), size)
+    parts = [
+        _augment(
+            signals[start : start + size],
+            sampling_rate,
+            lead_names,
+            settings,
+            seeds[start : start + size],
+            None if mask is None else mask[start : start + size],
+        )
+        for start in starts
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _augment(
+    signals: torch.Tensor,
+    sampling_rate: float,
+    lead_names: Sequence[str],
+    settings: AugmentationSettings,
+    seeds: Sequence[int],
+    mask: torch.Tensor | None,
+) -> torch.Tensor:
     s = settings
-    strengths: dict[str, Any] = {
+    rates = (sampling_rate, lead_names)
+    functions: dict[str, Callable[..., torch.Tensor]] = {
         "amplitude": lambda x, seeds, mask: scale_amplitude(x, seeds, s.amplitude_factors, mask),
         "powerline": lambda x, seeds, mask: add_powerline(
-            x, sampling_rate, lead_names, seeds, (0.0, s.powerline_mv), s.powerline_hz, s.powerline_harmonics, mask
+            x, *rates, seeds, (0.0, s.powerline_mv), s.powerline_hz, s.powerline_harmonics, mask
         ),
-        "emg": lambda x, seeds, mask: add_emg(x, sampling_rate, lead_names, seeds, (0.0, s.emg_mv), s.emg_hz, mask),
+        "emg": lambda x, seeds, mask: add_emg(x, *rates, seeds, (0.0, s.emg_mv), s.emg_hz, mask),
         "baseline_wander": lambda x, seeds, mask: add_baseline_wander(
-            x, sampling_rate, lead_names, seeds, (0.0, s.wander_mv), s.wander_hz, mask=mask
+            x, *rates, seeds, (0.0, s.wander_mv), s.wander_hz, mask=mask
         ),
         "baseline_shift": lambda x, seeds, mask: add_baseline_shift(
-            x, sampling_rate, lead_names, seeds, (0.0, s.shift_mv), s.shift_seconds, mask=mask
+            x, *rates, seeds, (0.0, s.shift_mv), s.shift_seconds, mask=mask
         ),
         "time_mask": lambda x, seeds, mask: mask_time(x, sampling_rate, seeds, (0.0, s.time_mask_seconds), mask),
         "lead_mask": lambda x, seeds, mask: _lose_leads(x, lead_names, seeds, s.lead_loss_probability, mask),
     }
-    for name in AUGMENTATIONS:
-        if name not in s.augmentations:
-            continue
-        drawn = hashed_uniforms(seeds, [f"whether {name}"], 1)[:, 0, 0] < s.augmentation_probability
-        rows = drawn.nonzero().flatten()
-        if not len(rows):
-            continue
-        places = rows.to(signals.device)
-        disturbed = strengths[name](
-            signals[places], [seeds[row] for row in rows.tolist()], None if mask is None else mask[places]
-        )
-        signals = signals.index_copy(0, places, disturbed)
+    chances = hashed_uniforms(seeds, [f"whether {name}" for name in s.augmentations], 1)[..., 0]
+    for name, chance in zip(s.augmentations, chances.T, strict=True):
+        rows = (chance < s.augmentation_probability).nonzero().flatten()
+        if len(rows) == len(signals):
+            signals = functions[name](signals, seeds, mask)
+        elif len(rows):
+            places = rows.to(signals.device)
+            disturbed = functions[name](
+                signals[places], [seeds[row] for row in rows.tolist()], None if mask is None else mask[places]
+            )
+            signals = signals.index_copy(0, places, disturbed)
     return signals
 
 

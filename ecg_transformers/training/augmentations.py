@@ -31,8 +31,8 @@ from .row_randomness import hashed_uniforms
 
 Range = tuple[float, float]
 
-# Samples whose phase is computed in one piece: small enough for float32
-_PHASE_BLOCK = 256
+# Samples between two points at which the phase of a sine is computed anew
+_PHASE_BLOCK = 64
 
 
 def add_powerline(
@@ -79,10 +79,10 @@ def add_powerline(
     order = torch.arange(1, harmonics + 1)
     frequencies = torch.tensor(list(frequencies_hz), dtype=torch.float64)[choice][:, None] * order
     weights = (frequencies < sampling_rate / 2) * amplitude[:, None] / order
-    phases = _phases(frequencies, drawn[:, 2:], sampling_rate, signals.shape[-1], signals.device)
-    waveform = (phases.sin() * weights.to(phases)[..., None]).sum(1, keepdim=True)
+    sines, _ = _sines(frequencies, drawn[:, 2:], sampling_rate, signals.shape[-1], signals.device)
+    waveform = weights.to(sines)[:, None] @ sines
     shares = 2 * hashed_uniforms(seeds, [f"powerline {name}" for name in electrodes], 1)[..., 0] - 1
-    return _add(signals, (shares @ matrix.T).to(waveform)[..., None] * waveform, mask)
+    return _add(signals, (shares @ matrix.T)[..., None], waveform, mask)
 
 
 def add_emg(
@@ -118,9 +118,9 @@ def add_emg(
     _check_range("rms_mv", rms_mv)
     _check_range("band_hz", band_hz)
     electrodes, matrix = lead_matrix(lead_names)
-    matrix = matrix.to(signals.device)
     rms = _within(hashed_uniforms(seeds, ["emg"], 1)[:, 0, 0], rms_mv)
-    noise = torch.zeros(signals.shape, device=signals.device)
+    noise = torch.zeros(len(signals), len(electrodes), signals.shape[-1], device=signals.device)
+    height = torch.zeros(len(signals))
     # A spectrum spans the row's own samples, not the padding that its company brings.
     lengths = _extents(signals, mask)
     for length in sorted(set(lengths)):
@@ -134,13 +134,16 @@ def add_emg(
             [seeds[row] for row in rows], [f"emg {name}" for name in electrodes], seen, signals.device
         )
         # Lines of equal height and random phase: the power of the band divided among all its lines
-        height = rms[rows] * math.sqrt(0.5 / (last - first + 1))
+        height[rows] = math.sqrt(0.5 / (last - first + 1))
+        turns *= 2 * math.pi
         spectrum = torch.zeros(*turns.shape[:2], length // 2 + 1, dtype=torch.complex64, device=signals.device)
-        lines = torch.polar(height.to(turns)[:, None, None].expand_as(turns).contiguous(), 2 * math.pi * turns)
-        spectrum[..., max(first, 1) : max(first, 1) + seen] = lines
-        found = torch.einsum("le,ren->rln", matrix, torch.fft.irfft(spectrum, length, norm="forward"))
-        noise[torch.tensor(rows, device=signals.device), :, :length] = found
-    return _add(signals, noise, mask)
+        spectrum[..., max(first, 1) : max(first, 1) + seen] = torch.complex(turns.cos(), turns.sin())
+        found = torch.fft.irfft(spectrum, length, norm="forward")
+        if len(rows) == len(signals) and length == signals.shape[-1]:
+            noise = found
+        else:
+            noise[torch.tensor(rows, device=signals.device), :, :length] = found
+    return _add(signals, matrix * (rms * height)[:, None, None], noise, mask)
 
 
 def add_baseline_wander(
@@ -185,10 +188,10 @@ def add_baseline_wander(
     height = share * _within(drawn[:, 0], amplitude_mv)[:, None, None] / components
     height = height * (frequencies < sampling_rate / 2)[:, None]
     angle = 2 * math.pi * turn
-    # h sin(p + a) = h cos(a) sin(p) + h sin(a) cos(p): so the sines are computed once for all electrodes.
+    # h sin(p + a) = h cos(a) sin(p) + h sin(a) cos(p): sines and cosines are computed once for all electrodes.
     weights = matrix @ torch.cat([height * angle.cos(), height * angle.sin()], dim=-1)
-    phases = _phases(frequencies, torch.zeros(1), sampling_rate, signals.shape[-1], signals.device)
-    return _add(signals, weights.to(phases) @ torch.cat([phases.sin(), phases.cos()], dim=1), mask)
+    waves = _sines(frequencies, torch.zeros_like(frequencies), sampling_rate, signals.shape[-1], signals.device)
+    return _add(signals, weights, torch.cat(waves, dim=1), mask)
 
 
 def add_baseline_shift(
@@ -230,9 +233,9 @@ def add_baseline_shift(
     start = torch.floor(place * torch.tensor(_extents(signals, mask))[:, None])
     end = start + torch.round(_within(duration, seconds) * sampling_rate)
     start, end, step = (part.to(signals.device)[..., None] for part in (start, end, step))
-    sample = torch.arange(signals.shape[-1], device=signals.device)
-    shifts = step * ((sample >= start) & (sample < end))
-    return _add(signals, matrix.to(shifts) @ shifts, mask)
+    sample = torch.arange(signals.shape[-1], dtype=start.dtype, device=signals.device)
+    shifts = torch.where((sample >= start) & (sample < end), step, 0.0)
+    return _add(signals, matrix, shifts, mask)
 
 
 def scale_amplitude(
@@ -293,15 +296,19 @@ def mask_time(
     _check_range("seconds", seconds)
     length, place = hashed_uniforms(seeds, ["time mask"], 2)[:, 0].unbind(-1)
     extents = torch.tensor(_extents(signals, mask))
-    length = torch.minimum(torch.round(_within(length, seconds) * sampling_rate), extents)
-    start = torch.floor(place * (extents - length + 1))
-    sample = torch.arange(signals.shape[-1], device=signals.device)
-    hidden = (sample >= start.to(signals.device)[:, None]) & (sample < (start + length).to(signals.device)[:, None])
-    known = ~signals.isnan()
+    length = torch.minimum(torch.round(_within(length, seconds) * sampling_rate).long(), extents)
+    start = torch.minimum((place * (extents - length + 1)).long(), extents - length)
+    # Spans are of different lengths: shorter ones repeat their last sample.
+    step = torch.arange(max([1, *length.tolist()]))
+    places = start[:, None] + torch.minimum(step, (length[:, None] - 1).clamp(min=0))
+    places = places.clamp(max=signals.shape[-1] - 1).to(signals.device)
+    hidden = (length > 0)[:, None].to(signals.device)
     if mask is not None:
-        known = known & (mask != 0)[:, None]
-    mean = torch.where(known, signals, 0.0).sum(-1, keepdim=True) / known.sum(-1, keepdim=True).clamp(min=1)
-    return torch.where(hidden[:, None] & known & carries_signal(signals, mask)[..., None], mean, signals)
+        hidden = hidden & (mask.gather(1, places) != 0)
+    places = places[:, None].expand(-1, signals.shape[1], -1)
+    before = signals.gather(2, places)
+    changes = hidden[:, None] & ~before.isnan() & carries_signal(signals, mask)[..., None]
+    return signals.scatter(2, places, torch.where(changes, _mean(signals, mask), before))
 
 
 def crop_time(
@@ -402,34 +409,65 @@ def _extents(signals: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
     return ((mask != 0) * places).amax(-1).tolist()
 
 
-def _phases(
+def _sines(
     frequencies: torch.Tensor, turns: torch.Tensor, sampling_rate: float, samples: int, device: torch.device
-) -> torch.Tensor:
-    """Return the phases of sines in radians, (rows, sines, samples) float32, from Hz in float64 and first turns.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return sines and cosines, each (rows, waves, samples) float32, of frequencies in Hz that begin at `turns`.
 
-    Float32 cannot hold the phase of a long record to the thousandth of a turn, and not every device has float64: so
-    the phase where blocks begin is computed in float64 and reduced to one turn.
+    Float32 cannot hold the phase of a long record to the thousandth of a turn, not every device has float64, and most
+    of the sines are not needed: sin(a + b) and cos(a + b) follow from those of a, where a block of samples begins,
+    and of b, the way from there. These few are computed in float64.
     """
     blocks = math.ceil(samples / _PHASE_BLOCK)
-    starts = frequencies[..., None] * (torch.arange(blocks, dtype=torch.float64) * (_PHASE_BLOCK / sampling_rate))
-    starts = ((starts + turns[..., None]) % 1).float().to(device)[..., None]
-    steps = (frequencies / sampling_rate).float().to(device)[..., None, None]
-    steps = steps * torch.arange(_PHASE_BLOCK, dtype=torch.float32, device=device)
-    return (2 * math.pi * (starts + steps)).flatten(-2)[..., :samples]
+    frequencies = frequencies.double()
+    starts = torch.arange(blocks, dtype=torch.float64) * (_PHASE_BLOCK / sampling_rate)
+    starts = 2 * math.pi * ((frequencies[..., None] * starts + turns[..., None]) % 1)
+    steps = torch.arange(_PHASE_BLOCK, dtype=torch.float64) * (2 * math.pi / sampling_rate)
+    steps = frequencies[..., None] * steps
+    ways = torch.stack([steps.cos(), steps.sin()], dim=-2).float().to(device)
+    of_sine = torch.stack([starts.sin(), starts.cos()], dim=-1).float().to(device)
+    of_cosine = torch.stack([starts.cos(), -starts.sin()], dim=-1).float().to(device)
+    return tuple((begin @ ways).flatten(-2)[..., :samples] for begin in (of_sine, of_cosine))
+
+
+def _mean(signals: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Return the mean of each lead over the samples that are there, (rows, leads, 1)."""
+    if mask is None:
+        mean = signals.mean(-1, keepdim=True)
+        if not bool(mean.isnan().any()):
+            return mean
+    known = ~signals.isnan() if mask is None else ~signals.isnan() & (mask[:, None] != 0)
+    return torch.where(known, signals, 0.0).sum(-1, keepdim=True) / known.sum(-1, keepdim=True).clamp(min=1)
 
 
 def carries_signal(signals: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Tell which leads are not constant over their real samples, (rows, leads) bool."""
-    if mask is None:
-        return signals.amax(-1) != signals.amin(-1)
-    real = mask[:, None] != 0
-    low = signals.masked_fill(~real, math.inf).amin(-1)
-    return low != signals.masked_fill(~real, -math.inf).amax(-1)
+    # A few samples show that a lead varies; only leads in which these are equal are looked at in full.
+    step = max(signals.shape[-1] // 16, 1)
+    varies = _differ(signals[..., ::step], None if mask is None else mask[:, None, ::step])
+    if not bool(varies.all()):
+        row, lead = (~varies).nonzero(as_tuple=True)
+        varies[row, lead] = _differ(signals[row, lead], None if mask is None else mask[row])
+    return varies
 
 
-def _add(signals: torch.Tensor, noise: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Add noise to real samples of leads that carry a signal."""
-    noise = noise.to(signals.dtype) * carries_signal(signals, mask)[..., None]
+def _differ(samples: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     if mask is None:
-        return signals + noise
-    return torch.where(mask[:, None] != 0, signals + noise, signals)
+        return (samples != samples[..., :1]).any(-1)
+    real = (mask != 0).expand(samples.shape)
+    low = samples.masked_fill(~real, math.inf).amin(-1)
+    high = samples.masked_fill(~real, -math.inf).amax(-1)
+    return real.any(-1) & (low != high)
+
+
+def _add(signals: torch.Tensor, weights: torch.Tensor, noise: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Add sources of noise (rows, sources, samples), as weights ((rows,) leads, sources) distribute them over leads.
+
+    Weights are zero for leads without signal, and the noise for padding, so both stay as they are.
+    """
+    weights = weights.to(noise) * carries_signal(signals, mask)[..., None]
+    if mask is not None:
+        noise = noise * (mask[:, None] != 0)
+    if signals.dtype == noise.dtype:
+        return torch.baddbmm(signals, weights, noise)
+    return signals + (weights @ noise).to(signals.dtype)

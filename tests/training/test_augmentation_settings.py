@@ -18,7 +18,7 @@ from ecg_transformers.training import (
 )
 from ecg_transformers.training.augmentation_settings import AUGMENTATIONS
 from ecg_transformers.training.augmentations import scale_amplitude
-from ecg_transformers.training.row_randomness import hashed_uniforms
+from ecg_transformers.training.row_randomness import _draw_in_torch, hashed_uniforms
 from ecg_transformers.training.run_arguments import parse_arguments
 from ecg_transformers.training.segment_pairs import SegmentPairCollator, SegmentPairs
 
@@ -60,7 +60,17 @@ def test_numbers_are_those_of_splitmix64():
     # One step of the generator turns seed and purpose into its starting point
     mixed = [splitmix64((number - INCREMENT) % 2**64, 1)[0] for number in (5 * INCREMENT, zlib.crc32(b"x") + 1)]
     start = splitmix64((sum(mixed) - INCREMENT) % 2**64, 1)[0]
-    assert drawn.tolist() == [number >> 40 for number in splitmix64(start, 4000)]
+    numbers = splitmix64(start, 2000)
+    assert drawn.tolist() == [number >> shift & 0xFFFFFF for number in numbers for shift in (40, 16)]
+    assert torch.equal(hashed_uniforms([5], ["x"], 77)[0, 0], hashed_uniforms([5], ["x"], 4000)[0, 0, :77])
+
+
+def test_numbers_drawn_in_torch_are_the_same():
+    starts = np.array([[0, 1, 2**63, 2**64 - 1], splitmix64(3, 4)], dtype=np.uint64)
+    drawn = (_draw_in_torch(starts, 1001, "cpu").double() * 2**24).long()
+    for start, row in zip(starts.flatten().tolist(), drawn.reshape(8, 1001).tolist(), strict=True):
+        numbers = splitmix64(start, 501)
+        assert row == [number >> shift & 0xFFFFFF for number in numbers for shift in (40, 16)][:1001]
 
 
 def test_numbers_are_even_and_unrelated():
