@@ -67,6 +67,7 @@ _CORPUS_MODULES = {
     "folder": ".folder",
     "ludb": ".ludb",
     "mimic_iv_ecg": ".mimic_iv_ecg",
+    "mit_bih": ".mit_bih",
     "ptbxl": ".ptbxl",
     "sph": ".sph",
     "synthetic": ".synthetic",

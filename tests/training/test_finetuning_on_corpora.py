@@ -8,7 +8,8 @@ import pytest
 from ecg_transformers.training import finetune
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "corpora"))
-from mimic_iv_ecg_layout import NUMBERS, write_record, write_tables
+import mimic_iv_ecg_layout as mimic
+import mit_bih_layout as mit_bih
 
 
 @pytest.fixture
@@ -38,13 +39,35 @@ def test_mimic_iv_ecg(run, tmp_path):
     folder = tmp_path / "mimic"
     # Two records of each of twelve patients; some lack the RR interval.
     studies = [
-        (10_000_000 + n // 2, 40_000_000 + n, ("Sinus rhythm",), (29999 if n % 5 == 0 else 600 + 20 * n, *NUMBERS[1:]))
+        (
+            10_000_000 + n // 2,
+            40_000_000 + n,
+            ("Sinus rhythm",),
+            (29999 if n % 5 == 0 else 600 + 20 * n, *mimic.NUMBERS[1:]),
+        )
         for n in range(24)
     ]
-    write_tables(folder, studies)
+    mimic.write_tables(folder, studies)
     for subject, study, *_ in studies:
-        write_record(folder, subject, study)
+        mimic.write_record(folder, subject, study)
     options = ("--corpus_options", 'measurements=["rr_interval_ms", "t_end_ms"]')
     result = run("mimic_iv_ecg", folder, "--task", "measurements", *options)
     assert result.label_names == ["rr_interval_ms", "t_end_ms"]
     assert result.problem_type == "regression" and result.test["num_records"] == 4
+
+
+@pytest.mark.parametrize(("task", "seconds"), [("beats", 10), ("single_beat", 2)])
+def test_mit_bih(run, tmp_path, task, seconds):
+    folder = tmp_path / "mit-bih"
+    for name, symbols in {"101": "N", "106": "NNNNV", "109": "NNNNNNNV", "100": "NNNNNNNNV", "103": "N"}.items():
+        mit_bih.write_record(folder, name, mit_bih.regular_beats(seconds=30, symbols=symbols), seconds=30)
+    options = ("--corpus_options", f"seconds={seconds}", "skip_missing=true", "validation_share=0.3")
+    result = run("mit_bih", folder, "--task", task, *options)
+    assert result.label_names == ["N", "S", "V", "F", "Q"]
+    assert result.test["num_records"] > 0 and "V" in result.test["per_label"]
+
+
+def test_a_real_record_of_mit_bih(run):
+    """One subject cannot be split, so there is training alone."""
+    result = run("mit_bih", "mit-bih", "--corpus_options", "skip_missing=true", "split=[1, 0, 0]", "seconds=60")
+    assert result.test is None and len(result.learning_curve) <= 1
