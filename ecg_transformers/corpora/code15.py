@@ -146,23 +146,22 @@ def _rows_of_exams(exams: dict[str, pa.Array], folder: Path, skip_missing: bool)
     missing = [f"{name} (unpack {Path(name).stem}.zip)" for name, found in zip(names, there, strict=True) if not found]
     report_missing(missing, len(names), "parts of CODE-15 %", skip_missing, "skip_missing")
 
-    exam_ids = exams["exam_id"].to_numpy()
+    exam_ids = exams["exam_id"]
     rows = np.full(len(exam_ids), -1, dtype=np.int64)
     parts = [number for number, found in enumerate(there) if found]
     ids_of_part = map_files(lambda number: _read_exam_ids(folder / names[number]), parts, "Reading exam numbers")
     for number, ids in zip(parts, ids_of_part, strict=True):
-        wanted = np.flatnonzero(part_of_exam == number)
-        order = np.argsort(ids, kind="stable")
-        place = np.minimum(np.searchsorted(ids[order], exam_ids[wanted]), len(ids) - 1)
-        found = ids[order[place]] == exam_ids[wanted]
-        if not found.all():
-            absent = [str(exam_id) for exam_id in exam_ids[wanted[~found]]]
+        members = np.flatnonzero(part_of_exam == number)
+        wanted = exam_ids.take(pa.array(members))
+        place = pc.index_in(wanted, value_set=pa.array(ids))
+        if place.null_count:
+            absent = [str(exam_id) for exam_id in wanted.filter(place.is_null()).to_pylist()]
             named = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")
             raise ValueError(
                 f"{folder / names[number]} lacks {len(absent)} exams that exams.csv says are in it: {named}. Fetch "
                 "table and part again; they belong together."
             )
-        rows[wanted] = order[place]
+        rows[members] = place.to_numpy()
     return rows
 
 

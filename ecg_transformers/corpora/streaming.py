@@ -7,8 +7,8 @@ from typing import Any
 
 from datasets import DatasetDict, IterableDataset, IterableDatasetDict
 
-# Workers and processes share the shards of a stream among them; this many suit any power of two up to 32.
-_NUM_SHARDS = 32
+# Workers and processes share the shards of a stream among them; this many suit any power of two up to 16.
+_NUM_SHARDS = 16
 
 
 def stream_corpus(corpus: DatasetDict) -> IterableDatasetDict:
@@ -21,7 +21,7 @@ def stream_corpus(corpus: DatasetDict) -> IterableDatasetDict:
         corpus (`datasets.DatasetDict`): any corpus.
 
     Returns:
-        `datasets.IterableDatasetDict`: each split in up to 32 shards, so that several workers and processes can share
+        `datasets.IterableDatasetDict`: each split in up to 16 shards, so that several workers and processes can share
         it.
     """
     streams = IterableDatasetDict()

@@ -1,11 +1,14 @@
+import json
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from code_writer import CODE15_LEADS, LABELS, exam_signal, write_code15, write_code_test
+from code_writer import CODE15_LEADS, LABELS, NUM_SAMPLES, exam_signal, write_code15, write_code_test
 
 from ecg_transformers import STANDARD_LEADS
 from ecg_transformers.corpora import label_names, load_corpus, problem_type
@@ -168,3 +171,26 @@ def test_damaged_copies_of_code_test(tmp_path):
     (tmp_path / "ecg_tracings.hdf5").unlink()
     with pytest.raises(ValueError, match="CODE-test needs .*ecg_tracings.hdf5"):
         load_corpus("code_test", tmp_path)
+
+
+@pytest.mark.slow
+def test_all_of_code15(tmp_path):
+    # 345,779 exams load in 10 s and 500 MB, and a stream gives its first record within a second.
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "corpora.py"
+    write_code15(tmp_path, 345_779, 18)
+    for how in ("index", "stream"):
+        command = [sys.executable, str(script), "--folder", str(tmp_path), "--measure", how]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(how, found)
+        # The bounds on time are for processor time, which the company of other processes does not change much.
+        assert found["load"][1] + found["first_record"][1] < 10 and found["megabytes"] < 500
+        assert found["samples"] in NUM_SAMPLES
+        if how == "stream":
+            assert found["first_record"][1] < 1
+    corpus = load_corpus("code15", tmp_path)
+    assert sum(corpus.num_rows.values()) == 345_779
+    check_no_leak(corpus)
+    stream = load_corpus("code15", tmp_path, streaming=True)
+    for split, data in corpus.items():
+        ids = stream[split].select_columns(["record_id"])
+        assert [row["record_id"] for row in ids] == data["record_id"][:]

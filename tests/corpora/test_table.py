@@ -239,3 +239,25 @@ def test_one_column_of_zeros_and_ones_is_a_label(folder):
     write_table(folder / "train.csv", rows, "filename,age,sex,AF")
     corpus = load(folder)
     assert problem_type(corpus) == "multi_label_classification" and label_names(corpus) == ["AF"]
+
+
+def test_code15_as_one_file_per_exam(shared_data, tmp_path):
+    # The layout of ECG-FM. Its table only needs the names that ours have for the file and the sex.
+    folder = shared_data / "code15-mat"
+    header, *lines = (folder / "labels.csv").read_text().splitlines()
+    table = write_table(tmp_path / "t.csv", lines, header.replace("save_file", "filename").replace("is_male", "sex"))
+    labels = ["1dAVb", "RBBB", "LBBB", "SB", "ST", "AF"]
+    options = {"label_columns": labels, "sex_codes": {True: "male", False: "female"}, "split": (1, 0, 0)}
+    corpus = load_corpus("table", train_csv=table, ecg_dir=folder, **options)
+    assert label_names(corpus) == labels
+    rows = {row["record_id"]: row for row in corpus["train"]}
+    names = header.split(",")
+    assert len(rows) == len(lines) == 7
+    for line in lines:
+        told = dict(zip(names, line.split(","), strict=True))
+        row = rows[f"code_15_{told['exam_id']}"]
+        assert {name for name, value in row["labels"].items() if value} == {n for n in labels if told[n] == "True"}
+        assert (row["age"], row["sex"]) == (float(told["age"]), "male" if told["is_male"] == "True" else "female")
+        record = row["ecg"]
+        assert record.signal.shape == (12, int(told["sample_size"])) and record.sampling_rate == 400
+        assert record.lead_names == LEADS
