@@ -36,6 +36,8 @@ BYTES_PER_SAMPLE = {
 }
 # Formats in which every sample has its place, so that a stretch can be read without what comes before.
 DIRECT_FORMATS = ("16", "24", "32", "80", "160", "212")
+# Formats decoded here, and the smallest value of each, which marks a missing sample.
+_MISSING = {"16": -32768, "212": -2048}
 FLAC_FORMATS = ("508", "516", "524")
 
 # FLAC stores a constant block of 65535 samples in about 10 bytes; no honest recording is packed much tighter.
@@ -74,7 +76,7 @@ def _is_record(path: Path, head: bytes) -> bool:
 def read_wfdb(path: Path, request: ReadRequest) -> FileContent:
     """Read a WFDB record by its header or by a signal file that lies beside its header.
 
-    Format 16, the format of nearly all 12-lead corpora, is decoded here in one NumPy call (most of the time that the
+    Formats 16 and 212, those of nearly all corpora, are decoded here in a few NumPy calls (most of the time that the
     `wfdb` library takes goes into its header tables); all other formats of the library are decoded by it. Signals
     whose unit is no voltage (blood pressure, respiration) are left out and listed in `metadata["other_signals"]`.
     """
@@ -129,14 +131,15 @@ def _read_single(
     num_samples = _check_sizes(path, header)
     rate = header.sampling_rate and header.sampling_rate * min(per_frame)
     plain = all(one.samples_per_frame == 1 and one.skew == 0 for one in header.signals)
-    simple = plain and all(one.format == "16" for one in header.signals)
+    formats = {one.format for one in header.signals}
+    simple = plain and len(formats) == 1 and formats <= set(_MISSING)
     start, stop = 0, num_samples
     # Where each sample has its place in the file, the others need not be read.
     direct = plain and all(one.format in DIRECT_FORMATS for one in header.signals)
     if window is not None and direct:
         window.check(num_samples)
         start, stop = window.start, window.stop
-    decode = _decode_format_16 if simple else _decode_with_wfdb
+    decode = _decode_simple if simple else _decode_with_wfdb
     columns = decode(path, header, num_samples, start, stop)
     if window is not None and not direct:
         window.check(min(len(columns[row]) for row in rows))
@@ -148,8 +151,7 @@ def _read_single(
         with np.errstate(over="ignore"):
             if simple:
                 values = (column.astype(np.float64) - one.baseline) / one.gain
-                # The smallest value marks a missing sample.
-                values[column == -32768] = np.nan
+                values[column == _MISSING[one.format]] = np.nan
             else:
                 values = column
             signal[out] = values[:length] * millivolts_per(one.units)
@@ -233,16 +235,31 @@ def _stored_bytes(format: str, count: int) -> int:
     return (3 * count + 1) // 2 if format == "212" else count * BYTES_PER_SAMPLE[format]
 
 
-def _decode_format_16(path: Path, header: Header, num_samples: int, start: int, stop: int) -> list[np.ndarray]:
+def _decode_simple(path: Path, header: Header, num_samples: int, start: int, stop: int) -> list[np.ndarray]:
+    """Decode frames of format 16, or 212: two samples of twelve bits in three bytes."""
     decoded: dict[str, Iterator[np.ndarray]] = {}
     for name, signals in _files_of(header).items():
-        count = (stop - start) * len(signals)
-        offset = signals[0].byte_offset + 2 * start * len(signals)
-        flat = np.fromfile(path.with_name(name), dtype="<i2", count=count, offset=offset)
+        first, count = start * len(signals), (stop - start) * len(signals)
+        if signals[0].format == "16":
+            offset = signals[0].byte_offset + 2 * first
+            flat = np.fromfile(path.with_name(name), dtype="<i2", count=count, offset=offset)
+        else:
+            # A pair begins with an even sample; of the last, the second sample may be missing in the file.
+            needed = _stored_bytes("212", first + count) - first // 2 * 3
+            offset = signals[0].byte_offset + first // 2 * 3
+            stored = np.fromfile(path.with_name(name), dtype=np.uint8, count=needed, offset=offset)
+            flat = _unpack_212(stored)[first % 2 : first % 2 + count] if stored.size == needed else stored[:0]
         if flat.size != count:
             raise ECGReadError(path, f"its signal file {name} ended while it was read.", _SAME_RELEASE)
         decoded[name] = iter(flat.reshape(stop - start, len(signals)).T)
     return [next(decoded[signal.file_name]) for signal in header.signals]
+
+
+def _unpack_212(stored: np.ndarray) -> np.ndarray:
+    """Return the 12-bit samples of pairs of three bytes, the middle one holding the high bits of both."""
+    low, shared, high = np.append(stored, np.zeros(-stored.size % 3, np.uint8)).reshape(-1, 3).T.astype("<i2")
+    pairs = np.stack([low | (shared & 0x0F) << 8, high | (shared & 0xF0) << 4], axis=1)
+    return (pairs.ravel() ^ 0x800) - 0x800
 
 
 def _decode_with_wfdb(path: Path, header: Header, num_samples: int, start: int, stop: int) -> list[np.ndarray]:

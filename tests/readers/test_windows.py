@@ -66,9 +66,24 @@ def test_windows_of_wfdb_formats(tmp_path, format):
     else:
         facts = {"units": ["mV"] * 2, "adc_gain": [200] * 2, "baseline": [0] * 2, "sig_name": ["MLII", "V5"]}
         wfdb.wrsamp("r", fs=360, d_signal=digital, fmt=[format] * 2, write_dir=str(tmp_path), **facts)
-    for start, stop in ((0, 10), (7, 300), (300, 901), (899, 900)):
+    for start, stop in ((0, 10), (7, 300), (300, 901), (899, 900), (0, 901)):
         part = read_ecg(tmp_path / f"r.hea#samples:{start}-{stop}")
         np.testing.assert_allclose(part.signal, digital[start:stop].T / 200, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_samples", "num_leads"), [(901, 1), (900, 1), (7, 3), (8, 3), (11, 2)])
+def test_pairs_of_twelve_bits(tmp_path, num_samples, num_leads):
+    """Format 212 is decoded by ourselves; windows may begin within a pair, and files end within one."""
+    digital = np.random.default_rng(num_samples).integers(-2047, 2048, size=(num_samples, num_leads))
+    digital[-1], digital[0] = 2047, -2047
+    facts = {"units": ["mV"] * num_leads, "adc_gain": [200] * num_leads, "baseline": [10] * num_leads}
+    names = [f"V{lead + 1}" for lead in range(num_leads)]
+    wfdb.wrsamp(
+        "r", fs=360, d_signal=digital, fmt=["212"] * num_leads, sig_name=names, write_dir=str(tmp_path), **facts
+    )
+    for start, stop in ((0, num_samples), (0, 1), (1, 4), (2, num_samples), (num_samples - 1, num_samples)):
+        part = read_ecg(tmp_path / f"r.hea#samples:{start}-{stop}")
+        np.testing.assert_allclose(part.signal, (digital[start:stop].T - 10) / 200, atol=1e-5)
 
 
 def test_windows_of_a_long_record(shared_data):
