@@ -68,6 +68,7 @@ _CORPUS_MODULES = {
     "ludb": ".ludb",
     "mimic_iv_ecg": ".mimic_iv_ecg",
     "mit_bih": ".mit_bih",
+    "ptbdb": ".ptbdb",
     "ptbxl": ".ptbxl",
     "sph": ".sph",
     "synthetic": ".synthetic",

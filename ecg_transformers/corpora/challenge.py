@@ -42,7 +42,8 @@ _SOURCE_FOLDERS = (
     ("ningbo", "ningbo"),
 )
 
-_COMMENTS_2025 = ("chagas label", "source", "patient id", "exam id")
+# Of the Challenge of 2025, and of the PTB diagnostic database
+_OTHER_COMMENTS = ("chagas label", "source", "patient id", "exam id", "reason for admission")
 
 # PTB-XL recommends its folds 9 and 10 for validation and testing.
 _FOLD_SPLITS = {9: "validation", 10: "test"}
@@ -62,7 +63,7 @@ class Header:
         sex (`str`, *optional*): `"female"` or `"male"`.
         problem (`str`): why the record cannot be used, or an empty string.
         signal_files (`set[str]`): names of the files that hold the samples.
-        comments (`dict[str, str]`): what headers of the Challenge of 2025 tell besides, keys in lower case.
+        comments (`dict[str, str]`): what headers of related corpora tell besides, keys in lower case.
     """
 
     path: Path
@@ -261,7 +262,7 @@ def read_header(path: Path) -> Header:
             header.sex = canonical_sex(value)
         elif key == "dx":
             header.codes = [code for code in re.split(r"[,\s]+", value) if code and code.lower() != "unknown"]
-        elif key in _COMMENTS_2025:
+        elif key in _OTHER_COMMENTS:
             header.comments[key] = value
     return header
 
