@@ -55,6 +55,8 @@ class ECG:
             file tells itself comes first. So for the next two.
         file_lead_names (sequence of `str`, *optional*): the leads of files that do not name theirs.
         file_units (`str`, *optional*): the unit of files that do not tell theirs, for example `"uV"`.
+        lead_aliases (sequence of `str`, *optional*): leads to be taken for others, such as `["MLII=II"]`: a record
+            without II gets its MLII under that name. It comes before `lead_names`.
 
     Example:
         ```python
@@ -69,6 +71,7 @@ class ECG:
     file_sampling_rate: float | int | None = None
     file_lead_names: Sequence[str] | None = None
     file_units: str | None = None
+    lead_aliases: Sequence[str] | None = None
     dtype: ClassVar[str] = "dict"
     pa_type: ClassVar[Any] = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     _type: str = field(default="ECG", init=False, repr=False)
@@ -86,6 +89,8 @@ class ECG:
             if isinstance(leads, str):
                 raise ValueError(f"`{name}` is a list of lead names; got the string {leads!r}.")
             setattr(self, name, [canonical_lead_name(lead) or str(lead) for lead in leads])
+        if self.lead_aliases is not None:
+            self.lead_aliases = [_checked_alias(alias) for alias in self.lead_aliases]
         if self.lead_names is not None and not self.lead_names:
             raise ValueError("`lead_names` is empty; pass None to keep the leads of the file.")
 
@@ -187,6 +192,11 @@ class ECG:
                 raise error from None
 
     def _convert(self, record: ECGRecord, path: str | None) -> ECGRecord:
+        for alias in self.lead_aliases or ():
+            name, lead = alias.split("=")
+            if name in record.lead_names and lead not in record.lead_names:
+                names = [lead if one == name else one for one in record.lead_names]
+                record = ECGRecord(record.signal, record.sampling_rate, names, dict(record.metadata))
         if self.lead_names is not None and list(record.lead_names) != list(self.lead_names):
             try:
                 record = record.select_leads(self.lead_names)
@@ -321,6 +331,14 @@ def _fetch(url: str, token_per_repo_id: dict[str, Any]) -> bytes:
     token = token_per_repo_id.get(fields["repo_id"]) if fields is not None else None
     with xopen(url, "rb", download_config=DownloadConfig(token=token)) as file:
         return file.read()
+
+
+def _checked_alias(alias: str) -> str:
+    """Return an alias with both leads in canonical spelling."""
+    names = str(alias).split("=")
+    if len(names) != 2 or not all(name.strip() for name in names):
+        raise ValueError(f"`lead_aliases` is a list of NAME=LEAD, such as 'MLII=II'; it has {alias!r}.")
+    return "=".join(canonical_lead_name(name) or name.strip() for name in names)
 
 
 def _describe(value: Any) -> str:

@@ -19,6 +19,7 @@ from ..readers.wfdb_header import read_header
 from . import register_corpus
 from .columns import build_corpus_from_columns, corpus_features, multi_label_feature
 from .corpus_files import check_choice, corpus_folder, map_files, report_missing
+from .ecg_feature import ECG
 from .sample_classes import AAMI_CLASS_OF_SYMBOL, AAMI_CLASSES, BEATS_FEATURE
 from .splits import SPLITS, check_fractions, split_by_group
 
@@ -73,6 +74,7 @@ def load_mit_bih(
     seconds: float = 10.0,
     split: str | Sequence[float] = "inter_patient",
     validation_share: float = 0.2,
+    mlii_as_ii: bool = False,
     include_paced: bool = False,
     exclude_records: Sequence[str] = (),
     seed: int = 0,
@@ -103,6 +105,8 @@ def load_mit_bih(
             are of one subject. Three shares split at random by subject.
         validation_share (`float`, *optional*, defaults to 0.2): share of DS1 held back for validation, by subject;
             the authors used cross-validation within DS1.
+        mlii_as_ii (`bool`, *optional*, defaults to `False`): give MLII as II, which it resembles: models for twelve
+            leads use what has the name of one of them, so without this of most records only V1.
         include_paced (`bool`, *optional*, defaults to `False`): use records 102, 104, 107 and 217 too; they belong to
             neither half and are added to DS1.
         exclude_records (sequence of `str`, *optional*): records to leave out, such as `["201"]`.
@@ -139,7 +143,7 @@ def load_mit_bih(
         from datasets import ClassLabel
 
         feature = ClassLabel(names=list(names))
-    features = corpus_features(feature)
+    features = corpus_features(feature, ECG(lead_aliases=["MLII=II"] if mlii_as_ii else None))
     features["beats"] = BEATS_FEATURE
     members = _split(columns["patient_id"], columns["fold"], labels, split, validation_share, seed)
     columns_of_split = {}

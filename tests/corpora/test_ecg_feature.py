@@ -349,3 +349,20 @@ class TestResample:
         assert np.isnan(result[0, 200:220]).all()
         assert np.isnan(result[1]).all()
         assert np.isfinite(result[0, 230:]).all()
+
+
+def test_leads_under_another_name(tmp_path):
+    record = ECGRecord(np.arange(20.0).reshape(2, 10), 100, ("MLII", "V5"))
+    feature = ECG(lead_aliases=["mlii = II", "V5=V6"], lead_names=["II", "V6"])
+    assert feature.lead_aliases == ["MLII=II", "V5=V6"]
+    assert Features.from_dict(Features({"ecg": feature}).to_dict())["ecg"] == feature
+    found = feature.decode_example({"bytes": None, "path": str(record.save(tmp_path / "r.npz"))})
+    assert found.lead_names == ("II", "V6")
+    np.testing.assert_array_equal(found.signal, record.signal)
+    # A record that has the lead keeps it.
+    both = ECGRecord(record.signal, 100, ("MLII", "II"))
+    kept = ECG(lead_aliases=["MLII=II"]).decode_example({"bytes": None, "path": str(both.save(tmp_path / "b.npz"))})
+    assert kept.lead_names == ("MLII", "II")
+    for wrong in ("MLII", "=II", "a=b=c"):
+        with pytest.raises(ValueError, match="NAME=LEAD"):
+            ECG(lead_aliases=[wrong])

@@ -155,6 +155,10 @@ def test_signals_are_those_of_the_windows(folder):
     row = next(row for row in corpus["test"] if row["record_id"] == "202:1800-3600")
     signal = row["ecg"].signal
     assert row["ecg"].lead_names == ("MLII", "V1") and signal.shape == (2, 5 * RATE)
+    renamed = load(folder, seconds=5, mlii_as_ii=True)["test"]
+    row_of = {row["record_id"]: row["ecg"] for row in renamed}
+    assert row_of["202:1800-3600"].lead_names == ("II", "V1")
+    np.testing.assert_array_equal(row_of["202:1800-3600"].signal, signal)
     for beat in row["beats"]:
         assert abs(signal[0, beat["sample"]] - (-1 if beat["symbol"] == "V" else 1)) < 0.05
 
