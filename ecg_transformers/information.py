@@ -43,6 +43,36 @@ def _rounded(value: float) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
 
 
+def describe_parquet(path: str | Path) -> dict[str, Any]:
+    """Return what a Parquet file of recordings holds: number, columns, labels, and the description of the first one.
+
+    Raises:
+        ValueError: if it is no Parquet file of recordings.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Features
+
+    from .corpora import label_names, problem_type
+    from .readers import read_ecg
+
+    try:
+        with pq.ParquetFile(path) as file:
+            count, schema = file.metadata.num_rows, file.schema_arrow
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is no Parquet file, or damaged: {error}") from error
+    features = Features.from_arrow_schema(schema)
+    labelled = "labels" in features
+    return {
+        "path": str(path),
+        "records": count,
+        "columns": list(features),
+        "problem_type": problem_type(features) if labelled else None,
+        "labels": label_names(features) if labelled else [],
+        "first": describe_record(read_ecg(f"{path}#ecg:0"), f"{path}#ecg:0") if count else None,
+    }
+
+
 def describe_model(folder: str | Path) -> dict[str, Any]:
     """Return what a model folder is: type, parameters, labels, thresholds and recipe, without loading weights.
 
@@ -89,7 +119,15 @@ def _count_parameters(folder: Path) -> int | None:
 
 
 def format_description(description: dict[str, Any]) -> str:
-    """Lay out a description of a record or a model for reading."""
+    """Lay out a description of a record, a Parquet file or a model for reading."""
+    if "records" in description:
+        labels = ", ".join(description["labels"]) or "none"
+        lines = [
+            f"{description['path']}: {description['records']} records; load_corpus opens the folder",
+            f"  columns      {', '.join(description['columns'])}",
+            f"  labels       {textwrap.shorten(labels, 200, placeholder=' … (all with --json)')}",
+        ]
+        return "\n".join([*lines, *([format_description(description["first"])] if description["first"] else [])])
     if "leads" not in description:
         lines = [
             f"{description['path']}: {description['model_type']} ({', '.join(description['architectures'] or [])})"

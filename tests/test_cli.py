@@ -227,6 +227,22 @@ def test_info_of_records_and_models(records, model, capsys):
     assert described["parameters"] == sum(parameter.numel() for parameter in network.parameters())
 
 
+def test_info_of_many_records_in_a_file(records, tmp_path, capsys):
+    assert run("convert-records", records, "-o", tmp_path / "packed") == 0
+    (shard,) = (tmp_path / "packed").glob("*.parquet")
+    capsys.readouterr()
+    assert run("info", shard) == 0
+    output = capsys.readouterr().out
+    assert "4 records" in output and "labels       none" in output and "12 leads, 10 s, 5000 samples" in output
+    assert run("info", f"{shard}#ecg:2", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["sampling_rate"] == 257
+    assert run("plot", shard) == 1
+    assert "#ecg:0" in capsys.readouterr().err
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
+    assert run("info", tmp_path / "bad.parquet") == 1
+    assert "no Parquet file, or damaged" in capsys.readouterr().err
+
+
 def test_plot_with_predictions(records, model, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert run("plot", records / "R0.npz", "--model", model, "-o", tmp_path / "sheet.png") == 0

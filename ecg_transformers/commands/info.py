@@ -17,8 +17,8 @@ def add_command(commands: Any) -> None:
     info = commands.add_parser(
         "info",
         help="tell what ECG files or a model folder contain",
-        description="Tell what ECG files contain (leads, rate, length, amplitudes, patient, labels), or what a model "
-        "folder is (type, size, labels, input recipe).",
+        description="Tell what ECG files contain (leads, rate, length, amplitudes, patient, labels), what is in a "
+        "Parquet file of recordings, or what a model folder is (type, size, labels, input recipe).",
     )
     info.add_argument("inputs", nargs="+", help="ECG files, folders of them, or model folders")
     info.add_argument("--json", action="store_true", help="print JSON, one object per input")
@@ -29,13 +29,15 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers info`."""
     from ..inference import list_ecg_files
-    from ..information import describe_model, describe_record, format_description
+    from ..information import describe_model, describe_parquet, describe_record, format_description
     from ..readers import ECGReadError, read_ecg
 
     failed = 0
     for entry in arguments.inputs:
         if (Path(entry) / "config.json").is_file():
             descriptions = [describe_model(entry)]
+        elif Path(entry).suffix == ".parquet" and Path(entry).is_file():
+            descriptions = [describe_parquet(entry)]
         else:
             descriptions = []
             for path in list_ecg_files([entry], tell_left_out):

@@ -15,6 +15,7 @@ from ..feature_extraction.ecg_leads import STANDARD_LEADS
 from .content import FileContent, parse_age, parse_sex, unpacked_limit
 from .errors import ECGReadError
 from .label_tables import table_row
+from .matlab_hdf5 import load_hdf5_variables
 from .numpy_files import orient
 from .registry import ReadRequest, register_reader
 from .wfdb_files import header_beside
@@ -48,7 +49,7 @@ def _sniff(path: Path, head: bytes) -> bool:
 
 @register_reader("matlab", extensions=(".mat",), sniff=_sniff)
 def read_matlab(path: Path, request: ReadRequest) -> FileContent:
-    """Read a MATLAB file by the variables that it holds.
+    """Read a MATLAB file (level 4, 5 or 7.3) by the variables that it holds.
 
     - CODE-15 exams: `feats` (leads, samples) in mV and `curr_sample_rate`; labels, age and sex come from a
       `labels.csv` beside the file.
@@ -58,9 +59,7 @@ def read_matlab(path: Path, request: ReadRequest) -> FileContent:
 
     The files of the PhysioNet/CinC Challenges hold digital numbers in `val` and are read through their `.hea` header.
     """
-    with open(path, "rb") as file:
-        data = file.read()
-    variables = _load(path, data)
+    variables = _load(path)
     if "feats" in variables and "curr_sample_rate" in variables:
         return _code15(path, variables)
     ecg = variables.get("ECG")
@@ -142,13 +141,15 @@ def _scalar(value: Any) -> Any:
     return value.reshape(-1)[0] if value.size == 1 else None
 
 
-def _load(path: Path, data: bytes) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, Any]:
     """Load the variables after checking every size that the file claims against the bytes that it has."""
     from scipy.io import loadmat
 
-    level = _level(data[:128])
+    with open(path, "rb") as file:
+        level = _level(file.read(128))
     if level == "7.3":
-        raise ECGReadError(path, "it is a MATLAB 7.3 (HDF5) file.", "Save it in MATLAB with the option -v7.")
+        return load_hdf5_variables(path)
+    data = path.read_bytes()
     if level is None:
         raise ECGReadError(path, "it is no MATLAB file.", "Fetch or export it again.")
     try:

@@ -221,9 +221,9 @@ def read_ecg(
 
     Args:
         path (`str` or `os.PathLike`): the file. For WFDB: the `.hea` file, that path without the extension, or the
-            signal file beside it. For one row of an HDF5 file of many recordings: `FILE#DATASET:ROW`, such as
-            `exams_part0.hdf5#tracings:17`. For a stretch of a long recording: `FILE#samples:START-STOP`, such as
-            `100.hea#samples:3600-7200`.
+            signal file beside it. For one row of an HDF5 or Parquet file of many recordings: `FILE#DATASET:ROW`,
+            such as `exams_part0.hdf5#tracings:17` or `train-00000.parquet#ecg:17`. For a stretch of a long recording:
+            `FILE#samples:START-STOP`, such as `100.hea#samples:3600-7200`.
         format (`str`, *optional*): a name from `list_readers()`; by default extension and content decide.
         sampling_rate (`float`, *optional*): Hz, for files that do not state it.
         lead_names (sequence of `str`, *optional*): one name per lead, for files that do not state them.
@@ -261,9 +261,9 @@ def read_ecg(
         if file.stat().st_size == 0:
             raise ECGReadError(path, "the file is empty.", "Fetch or export it again.")
         reader = _choose_reader(file, format)
-        if row is not None and reader.name != "hdf5":
+        if row is not None and reader.name not in ("hdf5", "parquet"):
             raise ECGReadError(
-                path, f"rows can be named in HDF5 files only; this is {reader.name}.", "Name the file alone."
+                path, f"rows can be named in HDF5 and Parquet files; this is {reader.name}.", "Name the file alone."
             )
         with warnings.catch_warnings():
             # Libraries comment on odd files with warnings of their own; ours reach the user.

@@ -97,6 +97,48 @@ def write_sph(folder, name="SPH1.h5", signal=None, **options):
     return folder / name
 
 
+def write_matlab_73(folder, name="new.mat", signal=None, as_struct=False, **extra):
+    """A file as MATLAB's -v7.3 makes it: a block of 512 bytes, then HDF5 with reversed axes and MATLAB_class."""
+    signal = ecg_like(3, 200) if signal is None else signal
+
+    def put(group, key, value, kind):
+        # Texts are columns of 16-bit numbers.
+        stored = np.array([[ord(one)] for one in value], np.uint16) if kind == "char" else np.atleast_2d(value).T
+        group.create_dataset(key, data=stored, compression="gzip").attrs["MATLAB_class"] = np.bytes_(kind)
+
+    with h5py.File(folder / name, "w", userblock_size=512) as file:
+        if as_struct:
+            ecg = file.create_group("ECG")
+            ecg.attrs["MATLAB_class"] = np.bytes_("struct")
+            put(ecg, "sex", "Female", "char")
+            put(ecg, "age", np.uint8([[61]]), "uint8")
+            put(ecg, "data", signal, "double")
+        else:
+            put(file, "val_mv", signal, "double")
+            put(file, "note", "made by a test", "char")
+        for key, (value, kind) in extra.items():
+            put(file, key, value, kind)
+    with open(folder / name, "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: PCWIN64".ljust(116) + bytes(8) + b"\x00\x02IM")
+    return folder / name
+
+
+def write_parquet(folder, name="one.parquet", count=1):
+    from ecg_transformers import ECGRecord
+    from ecg_transformers.corpora.columns import build_corpus, corpus_features, multi_label_feature
+    from ecg_transformers.corpora.saved_corpus import save_parquet
+
+    rows = [
+        {"ecg": ECGRecord(ecg_like(3, 200, seed=number), 500, ("I", "II", "V1"), {"age": 40.0}), "labels": {"AF": 1.0}}
+        | {"record_id": f"r{number}", "patient_id": f"p{number}", "age": None if number else 55.0}
+        for number in range(count)
+    ]
+    corpus = build_corpus({"train": rows}, corpus_features(multi_label_feature(["AF"])))
+    del corpus["validation"], corpus["test"]
+    (path,) = save_parquet(corpus, folder / "parquet", batch_size=2)
+    return path.rename(folder / name)
+
+
 def write_csv(folder, name="ecg.csv", titles="time (s),I (mV),V1 (mV)"):
     signal = ecg_like(2, 300)
     rows = [f"{n / 500:.3f},{a:.5f},{b:.5f}" for n, (a, b) in enumerate(signal.T)]
@@ -116,6 +158,8 @@ def write():
         cpsc = staticmethod(write_cpsc)
         sph = staticmethod(write_sph)
         csv = staticmethod(write_csv)
+        matlab_73 = staticmethod(write_matlab_73)
+        parquet = staticmethod(write_parquet)
 
     return Writers
 

@@ -153,6 +153,8 @@ def own_files(folder: Path, write):
         yield scp_writer.without_checksums(path), ".scp", {}
     yield scp_writer.write_healforce(folder), ".scp", {"lead_names": HINTS["lead_names"]}
     yield cart_files.write_edf(folder), ".edf", {}
+    yield write.matlab_73(folder), ".mat", HINTS
+    yield write.parquet(folder), ".parquet", {}
 
 
 def run_all(folder, write, rounds, seed):

@@ -59,6 +59,21 @@ def test_plain_matrices(tmp_path, write, level, refused):
     refused(path, "clearly the recording", **HINTS)
 
 
+def test_level_73(tmp_path, write, refused):
+    path = write.matlab_73(tmp_path)
+    record = read_ecg(path, **HINTS)
+    np.testing.assert_array_equal(record.signal, write.signal(3, 200).astype(np.float32))
+    refused(path, "sampling rate", lead_names=HINTS["lead_names"])
+    cpsc = read_ecg(write.matlab_73(tmp_path, "cpsc.mat", write.signal(), as_struct=True))
+    np.testing.assert_array_equal(cpsc.signal, write.signal().astype(np.float32))
+    assert (cpsc.sampling_rate, cpsc.metadata["age"], cpsc.metadata["sex"]) == (500, 61.0, "female")
+    rate = {"curr_sample_rate": (np.int64([[400]]), "int64"), "feats": (write.signal(), "single")}
+    refused(write.matlab_73(tmp_path, "two.mat", b=(write.signal(3, 200), "double")), "clearly the recording", **HINTS)
+    assert read_ecg(write.matlab_73(tmp_path, "code15.mat", **rate)).sampling_rate == 400
+    path.write_bytes(path.read_bytes()[:2000])
+    refused(path, "damaged MATLAB 7.3", **HINTS)
+
+
 def test_a_challenge_file_needs_its_header(tmp_path, write, refused):
     header, _ = write.challenge(tmp_path)
     header.unlink()

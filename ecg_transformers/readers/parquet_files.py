@@ -1,0 +1,82 @@
+"""Parquet files with a column of recordings, as `save_parquet` and `convert-records` write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..record import ECGRecord
+from .content import unpacked_limit
+from .errors import ECGReadError
+from .numpy_files import record_from_npz_bytes
+from .registry import ReadRequest, register_reader
+
+_MAGIC = b"PAR1"
+_COLUMN = "ecg"
+
+# What a corpus knows of a recording goes before what the recording tells of itself.
+_FACTS = ("record_id", "patient_id", "age", "sex", "report")
+
+
+@register_reader(
+    "parquet",
+    extensions=(".parquet",),
+    sniff=lambda path, head: head.startswith(_MAGIC),
+    # A corpus, to be opened by load_corpus
+    is_record=lambda path, head: False,
+)
+def read_parquet(path: Path, request: ReadRequest) -> ECGRecord:
+    """Read one recording of a Parquet file with an `ECG` column: `FILE#ecg:ROW`, or the only one of a file.
+
+    Recordings are those that `save_parquet` and `convert-records` embed: float32 mV with lead names, rate and
+    metadata. `record_id`, `patient_id`, `age`, `sex` and `report` come from the columns where these tell them.
+    """
+    import pyarrow.parquet as pq
+
+    column = _COLUMN if request.row is None else request.row.dataset
+    with pq.ParquetFile(path) as file:
+        count, names = file.metadata.num_rows, file.schema_arrow.names
+        if column not in names:
+            found = ", ".join(names[:10])
+            raise ECGReadError(path, f"it has no column {column!r}; its columns: {found}.", "Name that of recordings.")
+        if request.row is None and count != 1:
+            raise ECGReadError(
+                path,
+                f"it holds {count} recordings.",
+                f"Name one, counted from 0: {path.name}#{column}:0, or load all: load_corpus({str(path.parent)!r}).",
+            )
+        number = 0 if request.row is None else request.row.row
+        if number >= count:
+            raise ECGReadError(path, f"it holds {count} recordings, no row {number}.", "Rows are counted from 0.")
+        facts = [name for name in _FACTS if name in names and name != column]
+        row = _row(file, path, number, [column, *facts])
+    stored = row.pop(column)
+    content = stored.get("bytes") if isinstance(stored, dict) else stored
+    if not isinstance(content, bytes) or not content.startswith(b"PK"):
+        name = stored.get("path") if isinstance(stored, dict) else None
+        raise ECGReadError(
+            path,
+            f"row {number} of its column {column!r} holds no embedded recording"
+            f"{f' but names the file {name!r}' if name else ''}.",
+            f"Load it with load_corpus({str(path.parent)!r}); save_parquet and convert-records embed recordings.",
+        )
+    record = record_from_npz_bytes(content)
+    record.metadata.update({name: value for name, value in row.items() if value is not None})
+    record.metadata["source"] = str(path if request.row is None else request.row)
+    return record
+
+
+def _row(file: Any, path: Path, number: int, columns: list[str]) -> dict[str, Any]:
+    """Return some columns of one row; only its group of rows is read."""
+    limit = unpacked_limit(path.stat().st_size)
+    first = 0
+    for index in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(index)
+        if number < first + group.num_rows:
+            break
+        first += group.num_rows
+    claimed = sum(group.column(one).total_uncompressed_size for one in range(group.num_columns))
+    if not 0 <= claimed <= limit:
+        raise ECGReadError(path, f"a group of its rows unpacks to {claimed} bytes.", "Write smaller groups of rows.")
+    table = file.read_row_group(index, columns=columns)
+    return table.slice(number - first, 1).to_pylist()[0]
