@@ -17,7 +17,7 @@ from .evaluation import aggregate_windows
 from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from .readers import ECGReadError, list_readers, read_ecg
 from .readers.folder import search_folder
-from .readers.row_reference import RowReference
+from .readers.row_reference import parse_reference
 from .record import ECGRecord
 
 # Samples of all leads that are preprocessed at once: half an hour of twelve leads at 500 Hz, or 180 records of 10 s.
@@ -279,8 +279,8 @@ def _load_extractor(folder: str | Path) -> ECGFeatureExtractor:
         return ECGFeatureExtractor.from_pretrained(folder)
 
 
-def _names_a_row(entry: Path) -> bool:
-    reference = RowReference.parse(entry)
+def _names_a_part(entry: Path) -> bool:
+    reference = parse_reference(entry)
     return reference is not None and Path(reference.file).is_file()
 
 
@@ -290,7 +290,8 @@ def list_ecg_files(
     """Expand files and folders to the ECG files among them; a folder without any is an error.
 
     Args:
-        inputs (sequence of `str` or `Path`): files, rows of files (`FILE#DATASET:ROW`) and folders.
+        inputs (sequence of `str` or `Path`): files, parts of files (`FILE#DATASET:ROW`, `FILE#samples:START-STOP`) and
+            folders.
         on_left_out (callable, *optional*): called with each folder that holds files that are no ECGs, and these files.
 
     Raises:
@@ -306,7 +307,7 @@ def list_ecg_files(
             if others and on_left_out is not None:
                 on_left_out(entry, others)
             files += found
-        elif entry.exists() or entry.with_suffix(".hea").exists() or _names_a_row(entry):
+        elif entry.exists() or entry.with_suffix(".hea").exists() or _names_a_part(entry):
             files.append(entry)
         else:
             raise FileNotFoundError(f"{entry} does not exist; expected an ECG file or a folder of them.")
