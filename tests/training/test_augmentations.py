@@ -10,6 +10,7 @@ from ecg_transformers.training import (
     add_baseline_wander,
     add_emg,
     add_powerline,
+    augmentations,
     crop_time,
     mask_time,
     scale_amplitude,
@@ -337,6 +338,16 @@ def test_the_device_does_not_matter(name):
     on_gpu = ALL[name](signals.cuda(), range(4), mask.cuda())
     assert on_gpu.is_cuda
     assert torch.allclose(on_gpu.cpu(), ALL[name](signals, range(4), mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_computed_stays_on_the_device(name, monkeypatch):
+    """Tensors on torch's device without data refuse to meet those of the CPU, as those of a GPU do."""
+    # What looks at values cannot run there
+    monkeypatch.setattr(augmentations, "carries_signal", lambda signals, mask: signals[..., 0] != 0)
+    monkeypatch.setattr(augmentations, "_mean", lambda signals, mask: signals.mean(-1, keepdim=True))
+    signals = records().to("meta")
+    assert ALL[name](signals, range(4)).device.type == "meta"
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from ecg_transformers import STANDARD_LEADS, load_corpus
+from ecg_transformers import STANDARD_LEADS, load_corpus, read_ecg
+from ecg_transformers.readers.wfdb_annotations import read_annotations
 from ecg_transformers.record import ECGRecord
 from ecg_transformers.training import RPeakFinder, find_r_peaks, sample_views
 
@@ -77,6 +78,36 @@ def test_gaps_are_bridged():
     found = find_r_peaks(signal, 250) / 250
     kept = [tip for tip in tips if not 3.9 < tip < 4.5]
     assert (np.abs(found[:, None] - kept).min(0) < 0.01).sum() >= len(kept) - 1
+
+
+def matched(found, marked, tolerance):
+    """Share of the marked beats that are found, and of the found ones that are marked."""
+    distances = np.abs(found[:, None] - marked)
+    return (distances.min(0) <= tolerance).sum(), (distances.min(1) <= tolerance).sum()
+
+
+def test_beats_of_a_holter_record(shared_data):
+    record = read_ecg(shared_data / "mit-bih" / "100.hea")
+    marks = read_annotations(shared_data / "mit-bih" / "100.atr")
+    marked = marks.samples[[symbol in "NAV" for symbol in marks.symbols]]
+    length = 300 * 360
+    found = find_r_peaks(record.signal[0, :length], 360)
+    marked = marked[marked < length]
+    of_marked, of_found = matched(found, marked, 0.05 * 360)
+    assert of_marked >= 0.99 * len(marked) and of_found >= 0.99 * len(found) and len(marked) > 300
+
+
+def test_beats_of_clinical_records(shared_data):
+    """Records with flutter, fibrillation, blocks and pacemakers among them; cardiologists marked their R peaks."""
+    counts = np.zeros(4)
+    for path in sorted((shared_data / "ludb" / "data").glob("*.hea")):
+        marks = read_annotations(path.with_suffix(".ii"))
+        marked = marks.samples[[symbol == "N" for symbol in marks.symbols]]
+        found = RPeakFinder().find(read_ecg(path))
+        # The first and the last beat are not marked
+        found = found[(found > marked[0] - 50) & (found < marked[-1] + 50)]
+        counts += [*matched(found, marked, 40), len(marked), len(found)]
+    assert counts[2] > 100 and counts[0] > 0.95 * counts[2] and counts[1] > 0.95 * counts[3]
 
 
 def test_the_lead_that_counts():
