@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback
 from transformers.utils import logging
 
@@ -88,6 +89,19 @@ class HubertECGPretrainingTrainer(PretrainingTrainer):
         self.codebooks = codebooks
         self.teacher = None if teacher is None else teacher.to(self.args.device)
         self._counts: dict[str, torch.Tensor | None] = {"train": None, "eval": None}
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the loader of the training records; of a stream every process reads a part of its own."""
+        if not isinstance(self.train_dataset, NamedStream) or self.args.world_size == 1:
+            return super().get_train_dataloader()
+        # Prepared by accelerate, one process would read for all of them
+        return DataLoader(
+            self.train_dataset.share(self.args.process_index, self.args.world_size),
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     def _prepare_inputs(self, inputs):
         inputs = super()._prepare_inputs(inputs)

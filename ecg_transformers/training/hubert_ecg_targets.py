@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets.distributed import split_dataset_by_node
 from torch import nn
 from torch.utils.data import IterableDataset
 
@@ -74,6 +75,12 @@ class NamedStream(IterableDataset):
             self.stream = self.stream.shuffle(seed=seed, buffer_size=shuffle_buffer)
         self.seed = seed
         self.repeat = repeat
+
+    def share(self, process: int, processes: int) -> NamedStream:
+        """Return the part of one of several processes: shards of its own, or else every so many-th record."""
+        part = copy.copy(self)
+        part.stream = split_dataset_by_node(self.stream, rank=process, world_size=processes)
+        return part
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for epoch in itertools.count() if self.repeat else range(1):

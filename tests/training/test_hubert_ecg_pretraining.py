@@ -245,12 +245,15 @@ def test_killed_and_resumed(make, corpus_folder, codebooks, tiny_overrides, tmp_
     assert_equal_runs(tmp_path / "straight", tmp_path / "run")
 
 
-def test_two_processes(corpus_folder, codebooks, tiny_overrides, tmp_path):
+@pytest.mark.parametrize("source", ["rows", "stream"])
+def test_two_processes(source, corpus_folder, codebooks, tiny_overrides, tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command = [SCRIPT, "train", "--corpus", corpus_folder, "--codebooks", codebooks.output_dir]
-    command += ["--config_overrides", tiny_overrides, "--output", tmp_path / "run", "--num_train_epochs", 2]
+    command += ["--config_overrides", tiny_overrides, "--output", tmp_path / "run", "--max_steps", 6]
     command += ["--per_device_train_batch_size", 5, "--use_cpu", "--disable_tqdm", "true"]
+    if source == "stream":
+        command += ["--streaming", "true", "--eval_strategy", "steps", "--eval_steps", 3]
     done = subprocess.run(
         [*launch, *map(str, command)], capture_output=True, text=True, env=environment(), timeout=300
     )

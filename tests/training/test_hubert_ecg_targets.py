@@ -141,6 +141,17 @@ def test_a_stream_gives_what_the_split_gives(corpus, extractor, codebooks, model
             assert torch.equal(one[name], other[name]), (epoch, name)
 
 
+@pytest.mark.parametrize("shards", [1, 4])
+def test_processes_share_a_stream(corpus, shards):
+    data = corpus["train"]
+    stream = NamedStream(data.to_iterable_dataset(num_shards=shards), seed=2, shuffle_buffer=3)
+    parts = [list(stream.share(process, 2)) for process in (0, 1)]
+    assert all(parts) and sorted(row["record_id"] for part in parts for row in part) == sorted(data["record_id"])
+    # Wherever a record is read, it is treated alike
+    seeds = {row["record_id"]: row["window_seed"] for row in stream}
+    assert all(seeds[row["record_id"]] == row["window_seed"] for part in parts for row in part)
+
+
 def test_a_shuffled_stream_gives_every_record_once_an_epoch(corpus):
     data = corpus["train"]
     stream = iter(NamedStream(data.to_iterable_dataset(), shuffle_buffer=4, repeat=True))
