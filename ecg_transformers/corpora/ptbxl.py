@@ -55,8 +55,8 @@ def load_ptbxl(
         task (`str`, *optional*, defaults to `"superclass"`): `"superclass"`, `"subclass"`, `"diagnostic"`, `"form"`,
             `"rhythm"` or `"all"`.
         sampling_rate (`int`, *optional*, defaults to 500): 500 or 100 Hz; which of the two versions of the records.
-        min_likelihood (`float`, *optional*, defaults to 0): least likelihood (0 to 100) of a statement. Statements on
-            form and rhythm carry 0 throughout, so this matters for diagnostic ones.
+        min_likelihood (`float`, *optional*, defaults to 0): least likelihood (0 to 100) of a diagnostic statement.
+            Statements on form or rhythm alone carry 0, unknown, nearly throughout and count in any case.
         min_positives (`int`, *optional*, defaults to 0): leave out labels with fewer positive records, and with them
             records that have no other.
         keep_unlabelled (`bool`, *optional*, defaults to `False`): keep records without a label of the task as
@@ -74,6 +74,8 @@ def load_ptbxl(
     """
     check_choice("task", task, TASKS)
     check_choice("sampling_rate", sampling_rate, (500, 100))
+    if not 0 <= min_likelihood <= 100:
+        raise ValueError(f"`min_likelihood` is a number from 0 to 100 (percent); got {min_likelihood!r}.")
     if validation_fold == test_fold:
         raise ValueError(f"Validation and test need different folds; both are {test_fold}.")
     folder = corpus_folder(data_dir, "ptbxl")
@@ -81,7 +83,7 @@ def load_ptbxl(
     table = _read_table(
         folder / "ptbxl_database.csv", ("ecg_id", "patient_id", "scp_codes", "strat_fold", file_column)
     )
-    label_of_statement = _labels_of_statements(folder / "scp_statements.csv", task)
+    label_of_statement, diagnostic = _labels_of_statements(folder / "scp_statements.csv", task)
 
     paths = [folder / f"{name}.hea" for name in table[file_column]]
     found = map_files(Path.is_file, paths, "Looking for records")
@@ -96,7 +98,7 @@ def load_ptbxl(
                 {
                     label_of_statement[code]
                     for code, likelihood in statements.items()
-                    if code in label_of_statement and likelihood >= min_likelihood
+                    if code in label_of_statement and (likelihood >= min_likelihood or code not in diagnostic)
                 }
             )
             rows.append(_describe(row, path))
@@ -137,16 +139,17 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def _labels_of_statements(path: Path, task: str) -> dict[str, str]:
-    """Return the label of the task for each statement that has one."""
+def _labels_of_statements(path: Path, task: str) -> tuple[dict[str, str], set[str]]:
+    """Return the label of the task for each statement that has one, and which statements are diagnostic."""
     table = _read_table(path, ("diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"))
     table = table.set_index(table.columns[0])
+    diagnostic = set(map(str, table.index[table["diagnostic"] == 1]))
     if task in ("superclass", "subclass"):
         column = "diagnostic_class" if task == "superclass" else "diagnostic_subclass"
         labels = table.loc[table["diagnostic"] == 1, column].dropna()
-        return {str(code): str(label) for code, label in labels.items()}
+        return {str(code): str(label) for code, label in labels.items()}, diagnostic
     codes = table.index if task == "all" else table.index[table[task] == 1]
-    return {str(code): str(code) for code in codes}
+    return {str(code): str(code) for code in codes}, diagnostic
 
 
 def _parse_statements(text: str, ecg_id: Any) -> dict[str, float]:

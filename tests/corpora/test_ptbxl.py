@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from ecg_transformers.corpora import label_names, load_corpus, problem_type
@@ -94,6 +95,13 @@ def test_likelihood_and_counts(tmp_path):
     folder = write_corpus(tmp_path)
     certain = load_corpus("ptbxl", data_dir=folder, task="diagnostic", min_likelihood=35, keep_unlabelled=True)
     assert positives(certain) == {"1": ["NORM"], "2": ["IMI"], "3": [], "4": ["NDT"], "5": []}
+    # Rhythms and forms carry likelihood 0, which says nothing about them.
+    rhythms = load_corpus("ptbxl", data_dir=folder, task="rhythm", min_likelihood=80)
+    assert positives(rhythms) == {"1": ["SR"], "2": ["SR"], "3": ["AFIB"], "4": ["AFIB"], "5": ["SR"]}
+    everything = load_corpus("ptbxl", data_dir=folder, task="all", min_likelihood=80)
+    assert positives(everything)["5"] == ["LVOLT", "SR"] and positives(everything)["2"] == ["SR"]
+    with pytest.raises(ValueError, match="from 0 to 100 .*got 101"):
+        load_corpus("ptbxl", data_dir=folder, min_likelihood=101)
     frequent = load_corpus("ptbxl", data_dir=folder, task="all", min_positives=2)
     assert label_names(frequent) == ["AFIB", "NORM", "SR"]
     with pytest.raises(ValueError, match="No label of the task 'form' has 5"):
@@ -143,6 +151,23 @@ class TestOnRealRecords:
         corpus = load_corpus("ptbxl", data_dir=folder, task=task)
         assert len(label_names(corpus)) == num_labels
         check_no_leak(corpus)
+
+    @pytest.mark.parametrize("task", ["superclass", "subclass", "diagnostic", "form", "rhythm", "all"])
+    def test_both_rates(self, folder, task):
+        """The 45 records that are there at 100 Hz have the labels that they have at 500 Hz."""
+        fast = load_corpus("ptbxl", data_dir=folder, task=task)
+        slow = load_corpus("ptbxl", data_dir=folder, task=task, sampling_rate=100, skip_missing=True)
+        assert label_names(slow) == label_names(fast) and positives(slow).items() <= positives(fast).items()
+        for split in slow:
+            records = (
+                slow[split][0]["ecg"],
+                fast[split].filter(
+                    lambda name, wanted=slow[split][0]["record_id"]: name == wanted, input_columns="record_id"
+                )[0]["ecg"],
+            )
+            assert [record.sampling_rate for record in records] == [100, 500]
+            # Of the same ten seconds; the slow one is the publisher's own resampling of the fast one.
+            assert np.corrcoef(records[0].signal[1], records[1].signal[1, ::5])[0, 1] > 0.9
 
     def test_known_rows(self, folder):
         corpus = load_corpus("ptbxl", data_dir=folder, task="superclass")
