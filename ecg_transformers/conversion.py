@@ -162,7 +162,7 @@ def _find_entry(checkpoint: SourceCheckpoint, model_type: str | None) -> ModelEn
             return entry
     for entry in MODELS:
         try:
-            if entry.import_part("convert").matches(checkpoint):
+            if entry.has_originals and entry.import_part("convert").matches(checkpoint):
                 return entry
         except _FOREIGN_ERRORS as error:
             raise _cannot_be_converted(checkpoint, entry, error) from error
@@ -189,6 +189,12 @@ def _convert(checkpoint: SourceCheckpoint, entry: ModelEntry, names: list[str] |
     try:
         if _is_ours(checkpoint, entry):
             return _take_over(checkpoint, entry, names)
+        if not entry.has_originals:
+            raise CheckpointConversionError(
+                f"{checkpoint.path} was not saved by this package, and nobody else has published weights of the model "
+                f"type {entry.model_type!r}. Leave `model_type` out, or give a folder with the config.json that was "
+                "saved with the weights."
+            )
         return entry.import_part("convert").convert(checkpoint, names)
     except (UnsafePickleError, CheckpointConversionError):
         raise
@@ -261,7 +267,7 @@ def _find_extractor(
 def _build_model(checkpoint: SourceCheckpoint, entry: ModelEntry, converted: ConvertedCheckpoint) -> PreTrainedModel:
     """Build the model and load exactly its weights."""
     model_class, config = converted.model_class, converted.config
-    ignorable = entry.import_part("convert").IGNORABLE_KEYS
+    ignorable = entry.import_part("convert").IGNORABLE_KEYS if entry.has_originals else ()
     if config.problem_type not in _PROBLEM_TYPES:
         raise CheckpointConversionError(
             f"`problem_type` in the configuration of {checkpoint.path} is {config.problem_type!r}; expected one of "

@@ -20,12 +20,14 @@ class ModelEntry:
             `modeling_<model_type>`.
         processor_class (`str`, *optional*): name of the class in `processing_<model_type>`, where a model takes more
             than recordings; else the feature extractor is the processor.
+        has_originals (`bool`): whether there are weights of other code, which `convert_<model_type>` converts.
     """
 
     model_type: str
     config_class: str
     model_classes: dict[str, str] = field(default_factory=dict)
     processor_class: str | None = None
+    has_originals: bool = True
 
     def import_part(self, part: str) -> ModuleType:
         """Import `configuration`, `modeling`, `convert` or `processing` of this model."""
@@ -84,6 +86,16 @@ MODELS = (
             "AutoModel": "DeepECGSLModel",
             "AutoModelForSequenceClassification": "DeepECGSLForSequenceClassification",
         },
+    ),
+    ModelEntry(
+        model_type="hybrid_ecg",
+        config_class="HybridECGConfig",
+        model_classes={
+            "AutoModel": "HybridECGModel",
+            "AutoModelForPreTraining": "HybridECGForPreTraining",
+            "AutoModelForSequenceClassification": "HybridECGForSequenceClassification",
+        },
+        has_originals=False,
     ),
 )
 

@@ -50,6 +50,16 @@ _DEEPECG_REST = [
 # The supervised network takes counts: the original multiplies its input by 1 / 0.0048, in the caller's array.
 _DEEPECG_SL_UNIT = {"step": "convert_to_counts", "millivolts_per_count": 0.0048}
 
+# Hybrid ECG (arXiv 2407.07110) publishes no preprocessing. Rate, filters and scale are those of ST-MEM
+# (`configs/pretrain/st_mem.yaml`), the window of 10 s is ours.
+_HYBRID_ECG = [
+    _BRIDGE_GAPS,
+    {"step": "resample", "sampling_rate": 250},
+    {"step": "bandpass_butterworth", "low": 0.67, "high": 40, "order": 5},
+    {"step": "scale_zscore", "per": "record"},
+    {"step": "crop", "seconds": 10},
+]
+
 RECIPES: dict[str, dict] = {
     # The published weights were trained before December 2025, when resampling came first.
     "hubert_ecg": {
@@ -78,6 +88,7 @@ RECIPES: dict[str, dict] = {
         "lead_names": STANDARD_LEADS,
         "recipe": [*_DEEPECG_ORIGINAL_RATE, *_DEEPECG_REST, _DEEPECG_SL_UNIT],
     },
+    "hybrid_ecg": {"lead_names": STANDARD_LEADS, "recipe": _HYBRID_ECG},
     # ECG-FM (bowang-lab/ECG-FM), the same network at 500 Hz over 5 s. Its publication names no filter.
     "ecg_fm": {
         "lead_names": STANDARD_LEADS,
@@ -90,6 +101,7 @@ RECIPES_OF_MODEL_TYPE: dict[str, tuple[str, ...]] = {
     "dbeta": ("dbeta",),
     "deepecg_ssl": ("deepecg_ssl", "deepecg_ssl_original", "ecg_fm"),
     "deepecg_sl": ("deepecg_sl", "deepecg_sl_original"),
+    "hybrid_ecg": ("hybrid_ecg",),
 }
 
 

@@ -17,6 +17,7 @@ _EXPECTED = {
     "factor": _POSITIVE,
     "millivolts_per_count": _POSITIVE,
     "num_samples": _POSITIVE,
+    "order": _POSITIVE,
     "window_hz": _POSITIVE,
     "deviations": _POSITIVE,
     "harmonic_factor": _POSITIVE,

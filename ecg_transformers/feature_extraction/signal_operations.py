@@ -287,7 +287,126 @@ def decimate_zero_phase(signal: torch.Tensor, factor: int) -> torch.Tensor:
     return _by_chunks(run, rows).reshape(*signal.shape[:-1], -1)
 
 
+@functools.lru_cache(maxsize=16)
+def _butterworth(order: int, cutoff: float, kind: str) -> tuple[np.ndarray, float]:
+    """Design a digital Butterworth low-pass (zeros at -1) or high-pass (zeros at 1).
+
+    Returns the poles and the gain; `cutoff` is relative to the Nyquist frequency. By the textbook route: poles of the
+    analogue prototype on a circle, frequency warping, bilinear transform (Oppenheim and Schafer, Discrete-Time Signal
+    Processing, chapter 7).
+    """
+    angles = np.pi * np.arange(1 - order, order, 2) / (2 * order)
+    prototype = -np.exp(1j * angles)
+    warped = 4 * math.tan(math.pi * cutoff / 2)
+    poles = warped * prototype if kind == "lowpass" else warped / prototype
+    digital = (4 + poles) / (4 - poles)
+    # Gain 1 at 0 Hz, or at the Nyquist frequency
+    reference = 1 - digital if kind == "lowpass" else 1 + digital
+    return digital, float(np.prod(reference).real / 2**order)
+
+
+@functools.lru_cache(maxsize=64)
+def _butterworth_response(
+    order: int, cutoff: float, kind: str, length: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    poles, gain = _butterworth(order, cutoff, kind)
+    delay = np.exp(-2j * np.pi * np.arange(length // 2 + 1) / length)
+    response = np.full(len(delay), gain, dtype=complex)
+    zero = -1 if kind == "lowpass" else 1
+    # Factor by factor: near its zeros the filter's powers are too small to be divided by each other
+    for pole in poles:
+        response = response * ((1 - zero * delay) / (1 - pole * delay))
+    complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
+    return torch.as_tensor(response, device=device).to(complex_dtype)
+
+
+def filter_butterworth_zero_phase(
+    signal: torch.Tensor, cutoff: float, sampling_rate: float, order: int, kind: str
+) -> torch.Tensor:
+    """Apply a Butterworth filter forward and backward, as `scipy.signal.sosfiltfilt` does.
+
+    Rows are extended oddly by `3 * (order + 1)` samples, SciPy's default, and each pass begins in the state in which
+    the filter has settled on its first sample.
+
+    Args:
+        signal (`torch.Tensor` of shape `(..., samples)`): real signal without NaN (a NaN voids its row).
+        cutoff (`float`): Hz, where one pass has the gain sqrt(1/2).
+        sampling_rate (`float`): Hz.
+        order (`int`): of one pass.
+        kind (`str`): `"lowpass"` or `"highpass"`.
+
+    Returns:
+        `torch.Tensor` of the same shape.
+
+    Raises:
+        ValueError: if the cut-off does not fit under half the sampling rate, the order is no positive whole number,
+            the kind is unknown, or the signal is too short to be extended.
+    """
+    if kind not in ("lowpass", "highpass"):
+        raise ValueError(f"A Butterworth filter is a 'lowpass' or a 'highpass'; got {kind!r}.")
+    if order < 1 or int(order) != order:
+        raise ValueError(f"The order of a filter must be a positive whole number; got {order!r}.")
+    if not 0 < cutoff < sampling_rate / 2:
+        raise ValueError(
+            f"A cut-off of {cutoff} Hz must lie between 0 and half the sampling rate, {sampling_rate / 2} Hz. "
+            "Resample to a higher rate first."
+        )
+    length, edge = signal.shape[-1], 3 * (order + 1)
+    if length <= edge:
+        raise ValueError(
+            f"A Butterworth filter of order {order} needs more than {edge} samples; the signal has {length}."
+        )
+    relative = 2 * cutoff / sampling_rate
+    # The impulse response falls by the largest pole radius per sample: after `decay` samples nothing is left of it.
+    radius = float(np.abs(_butterworth(order, relative, kind)[0]).max())
+    decay = math.ceil(math.log(torch.finfo(signal.dtype).eps / 16) / math.log(radius))
+    padded_length = fast_fft_length(length + 2 * edge + decay)
+    response = _butterworth_response(order, relative, kind, padded_length, signal.dtype, signal.device)
+    settled = 1.0 if kind == "lowpass" else 0.0
+
+    def one_pass(rows: torch.Tensor) -> torch.Tensor:
+        # From a first sample of 0 a filter at rest goes on as one that has settled on a constant does
+        first = rows[:, :1]
+        spectrum = torch.fft.rfft(rows - first, n=padded_length).mul_(response)
+        return torch.fft.irfft(spectrum, n=padded_length)[:, : rows.shape[1]] + settled * first
+
+    def run(rows: torch.Tensor) -> torch.Tensor:
+        offset = rows.mean(-1, keepdim=True)
+        rows = rows - offset
+        before, after = _odd_extension(rows, edge)
+        both = one_pass(one_pass(torch.cat([before, rows, after], dim=-1)).flip(-1)).flip(-1)
+        return both[:, edge : edge + length] + settled * offset
+
+    return _by_chunks(run, signal.reshape(-1, length)).reshape(signal.shape)
+
+
 def scale_minmax(signal: torch.Tensor, epsilon: float = 1e-8) -> torch.Tensor:
     """Scale each row of `(..., samples)` to [-1, 1] by its extremes; a flat row becomes -1, one with NaN NaN."""
     low, high = signal.amin(-1, keepdim=True), signal.amax(-1, keepdim=True)
     return (signal - low).mul_(2 / (high - low + epsilon)).sub_(1)
+
+
+# A lead whose range is a smaller share of the largest range in its recording carries no signal: what is left of an
+# offset after filters (ours)
+_CONSTANT_SHARE = 1e-5
+
+
+def scale_zscore(signal: torch.Tensor, per_lead: bool = False) -> torch.Tensor:
+    """Subtract the mean and divide by the standard deviation, over a recording or each of its leads.
+
+    Args:
+        signal (`torch.Tensor` of shape `(..., leads, samples)`): NaN in a lead makes what it is scaled with NaN.
+        per_lead (`bool`): scale each lead by itself rather than all of them together.
+
+    Returns:
+        `torch.Tensor` of the same shape. Leads without signal, whose range is below 1e-5 of the largest in the
+        recording, do not count, and are 0.
+    """
+    spread = signal.amax(-1, keepdim=True) - signal.amin(-1, keepdim=True)
+    silent = spread <= _CONSTANT_SHARE * spread.amax(-2, keepdim=True)
+    dims = (-1,) if per_lead else (-2, -1)
+    count = (~silent).expand_as(signal).sum(dims, keepdim=True).clamp(min=1)
+    mean = signal.masked_fill(silent, 0.0).sum(dims, keepdim=True) / count
+    centred = (signal - mean).masked_fill(silent, 0.0)
+    variance = centred.square().sum(dims, keepdim=True) / count
+    return centred / torch.where(variance > 0, variance.sqrt(), 1.0)

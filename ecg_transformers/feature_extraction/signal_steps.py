@@ -10,10 +10,12 @@ from .missing_samples import bridge_gaps
 from .signal_operations import (
     bandpass_fir_taps,
     decimate_zero_phase,
+    filter_butterworth_zero_phase,
     filter_fir_zero_phase,
     resample_fourier,
     rows_with_nan,
     scale_minmax,
+    scale_zscore,
 )
 from .spectral_peaks import flatten_spectral_peaks
 
@@ -94,12 +96,31 @@ def bandpass_fir_step(batch: SignalBatch, low: float, high: float, seconds: floa
     return replace(batch, signal=filter_fir_zero_phase(batch.signal, taps))
 
 
+@signal_step("bandpass_butterworth")
+def bandpass_butterworth_step(batch: SignalBatch, low: float, high: float, order: int) -> SignalBatch:
+    """Zero-phase Butterworth high-pass at `low` Hz, then low-pass at `high` Hz, each of `order`."""
+    signal = filter_butterworth_zero_phase(batch.signal, low, batch.sampling_rate, order, "highpass")
+    signal = filter_butterworth_zero_phase(signal, high, batch.sampling_rate, order, "lowpass")
+    return replace(batch, signal=signal)
+
+
 @signal_step("scale_minmax")
 def scale_minmax_step(batch: SignalBatch, per: str = "lead", epsilon: float = 1e-8) -> SignalBatch:
     """Scale to [-1, 1] by the extremes of each lead of the whole recording."""
     if per != "lead":
         raise ValueError(f"scale_minmax knows per='lead'; got {per!r}.")
     return replace(batch, signal=scale_minmax(batch.signal, epsilon))
+
+
+@signal_step("scale_zscore")
+def scale_zscore_step(batch: SignalBatch, per: str = "record") -> SignalBatch:
+    """Bring the whole recording to mean 0 and standard deviation 1, all leads together or `per` `"lead"`.
+
+    The leads of a record keep their proportions. Leads without signal do not count and become 0 (`scale_zscore`).
+    """
+    if per not in ("record", "lead"):
+        raise ValueError(f"scale_zscore knows per='record' and per='lead'; got {per!r}.")
+    return replace(batch, signal=scale_zscore(batch.signal, per_lead=per == "lead"))
 
 
 @signal_step("crop")

@@ -41,6 +41,11 @@ LAYER_PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("layer", r"stages\.(\d+)\."),
         ("final", r"final\."),
     ),
+    "hybrid_ecg": (
+        ("stem", r"embeddings\."),
+        ("layer", r"layers\.(\d+)\."),
+        ("final", r"layer_norm\."),
+    ),
 }
 HEAD = "head"
 ENCODER = "encoder"

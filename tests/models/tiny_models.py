@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import tiny_dbeta
 import tiny_deepecg_sl
 import tiny_deepecg_ssl
+import tiny_hybrid_ecg
 import torch
 
 from ecg_transformers import HubertECGConfig
@@ -40,7 +41,7 @@ class TinyModel:
     additive: dict = field(default_factory=dict)
     # outputs in which minus infinity stands for what is left out
     excluding: frozenset = frozenset()
-    # outputs of the base model that pair the records of a batch with each other
+    # outputs that depend on more than one record of a batch
     joint_outputs: tuple = ()
     # beginnings of the parameters of the base model that the classifier does without
     base_only: tuple = ()
@@ -137,6 +138,7 @@ TINY_MODELS = {
     "dbeta": TinyModel(**tiny_dbeta.SETTINGS),
     "deepecg_ssl": TinyModel(**tiny_deepecg_ssl.SETTINGS),
     "deepecg_sl": TinyModel(**tiny_deepecg_sl.SETTINGS),
+    "hybrid_ecg": TinyModel(**tiny_hybrid_ecg.SETTINGS),
 }
 
 

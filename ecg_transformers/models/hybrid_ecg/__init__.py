@@ -1,0 +1,1 @@
+"""Hybrid ECG: a masked autoencoder of ECGs with a contrast between views."""
