@@ -54,8 +54,9 @@ def load_table(
 ) -> DatasetDict:
     """Load files listed in CSV tables with the columns `filename`, `age`, `sex` and then one column per label.
 
-    Files may be of any format that `read_ecg` reads, also mixed; their column may be called `file` too. Columns called
-    `patient_id`, `record_id`, `fold`, `report` and `memmap_idx` are never labels.
+    Files may be of any format that `read_ecg` reads, also mixed; their column may be called `file` too. A name may
+    be that of one row of an HDF5 file, such as `exams.hdf5#tracings:17`. Columns called `patient_id`, `record_id`,
+    `fold`, `report` and `memmap_idx` are never labels.
 
     Args:
         data_dir (`str` or path, *optional*): folder that relative paths of the other options may start from.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..readers.row_reference import parse_reference
 from .columns import multi_label_feature, regression_feature
 from .corpus_files import canonical_sex, plausible_age
 from .ecg_feature import ECG
@@ -275,8 +276,11 @@ def without_ending(name: str) -> str:
 
 
 def find_file(name: str, folder: Path) -> str | None:
-    """Return the file that a table means, whose ending may be left out."""
+    """Return the file that a table means, whose ending may be left out, or the part of a file that it names."""
     path = folder / name
+    reference = parse_reference(path)
+    if reference is not None:
+        return str(reference) if Path(reference.file).is_file() else None
     if path.is_file():
         return str(path)
     return next((str(path) + ending for ending in ENDINGS if Path(str(path) + ending).is_file()), None)
@@ -290,7 +294,9 @@ def probe_files(rows_of_split: dict[str, list[dict[str, Any]]], feature: ECG) ->
     """
     of_ending: dict[str, list[str]] = {}
     for row in (row for rows in rows_of_split.values() for row in rows):
-        of_ending.setdefault(Path(row["ecg"]).suffix.lower(), []).append(row["ecg"])
+        reference = parse_reference(row["ecg"])
+        file = Path(row["ecg"] if reference is None else reference.file)
+        of_ending.setdefault(file.suffix.lower(), []).append(row["ecg"])
     for ending, files in of_ending.items():
         error = None
         for file in files[:_PROBES]:

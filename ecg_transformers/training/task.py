@@ -141,8 +141,11 @@ def load_splits(arguments: CorpusArguments) -> Any:
     name, data_dir = arguments.corpus, arguments.data_dir
     if name == "folder" and data_dir is None:
         raise ValueError("--corpus folder needs --data_dir, a folder of ECG files or of a saved data set.")
+    options = arguments.options()
+    if options.get("streaming") and not getattr(arguments, "streaming", False):
+        raise ValueError("This run reads records by index; leave `streaming` out of --corpus_options.")
     try:
-        return load_corpus(name, data_dir=data_dir, **arguments.options())
+        return load_corpus(name, data_dir=data_dir, **options)
     except ValueError as error:
         hint = _options_named_in(str(error), name, arguments)
         if not hint:

@@ -210,3 +210,13 @@ def test_padding_is_that_of_the_documentation():
     # CODE-test's README: 2,800 samples get 648 zeros on each side.
     row = padded(exam_signal(0, CODE15_LEADS))
     assert np.flatnonzero(row.any(axis=1))[[0, -1]].tolist() == [648, 648 + 2800 - 1]
+
+
+def test_on_the_command_line(part, exam_ids, capsys):
+    from ecg_transformers.cli import main
+
+    assert main(["info", f"{part}#tracings:1"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{exam_ids[1]}" in printed and "400 Hz" in printed
+    assert main(["info", f"{part}#tracings:99"]) == 1
+    assert "has 13 rows" in capsys.readouterr().err

@@ -261,3 +261,20 @@ def test_code15_as_one_file_per_exam(shared_data, tmp_path):
         record = row["ecg"]
         assert record.signal.shape == (12, int(told["sample_size"])) and record.sampling_rate == 400
         assert record.lead_names == LEADS
+
+
+def test_rows_of_an_hdf5_file(tmp_path):
+    import h5py
+
+    signals = np.zeros((20, 800, 12), dtype=np.float32)
+    signals[:, 100:700] = np.arange(1, 21).reshape(-1, 1, 1) / 100
+    with h5py.File(tmp_path / "exams.hdf5", "w") as file:
+        file["tracings"] = signals
+    table = write_table(tmp_path / "t.csv", [f"exams.hdf5#tracings:{n},50,F,{n % 2},0" for n in range(20)])
+    corpus = load_corpus("table", train_csv=table, sampling_rate=400, lead_names="standard", split=(1, 0, 0))
+    for number, row in enumerate(corpus["train"]):
+        assert row["record_id"] == f"exams.hdf5#tracings:{number}"
+        np.testing.assert_array_equal(row["ecg"].signal, signals[number, 100:700].T)
+    write_table(tmp_path / "t.csv", ["none.hdf5#tracings:0,50,F,0,0"])
+    with pytest.raises(ValueError, match="1 of 1 files of .* are missing or unreadable: none.hdf5#tracings:0"):
+        load_corpus("table", train_csv=table, sampling_rate=400, lead_names="standard")

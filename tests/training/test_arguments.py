@@ -155,3 +155,8 @@ def test_a_preset_gives_defaults_that_a_file_and_arguments_change(tmp_path):
     assert same[4] == augmentations and not augmentations.augmentations
     with pytest.raises(ValueError, match="--preset large: there are demo"):
         parse_dbeta_pretraining_arguments(["--preset", "large", "--output_dir", "x"])
+
+
+def test_streams_are_for_runs_that_take_them():
+    with pytest.raises(ValueError, match="reads records by index; leave `streaming` out"):
+        load_splits(DataArguments(corpus="synthetic", corpus_options=["streaming=True"]))
