@@ -142,7 +142,6 @@ class AugmentationArguments:
     augmentations: list[str] = field(
         default_factory=list,
         metadata={
-            "nargs": "+",
             "choices": [*AUGMENTATIONS, "all", "none"],
             "help": "Disturbances of the training records, before the model's own preprocessing, as a recording can "
             "have them, so that the model learns what is the heart's: 'amplitude' (gain), 'powerline' (mains hum), "

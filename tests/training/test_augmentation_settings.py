@@ -1,10 +1,12 @@
 import json
 import math
+import shutil
 import zlib
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ecg_transformers import STANDARD_LEADS, ECGFeatureExtractor, load_corpus
 from ecg_transformers.record import ECGRecord
@@ -277,8 +279,13 @@ def test_a_run_with_augmentations(model, make_ssl_arguments, make_pretraining_ar
     settings = AugmentationSettings(("emg", "baseline_wander"), wander_mv=0.4)
     assert AugmentationSettings.from_dict(runs[1]["training"]["augmentations"]) == settings
     assert "baseline_wander" in (tmp_path / "disturbed" / "README.md").read_text()
-    # Who resumes has to disturb in the same way
+    # A resumed run goes on as if it had not been interrupted, and has to disturb in the same way
     resume = [*options, "--resume_from_checkpoint", "last"]
+    straight = load_file(tmp_path / "disturbed" / "model.safetensors")
+    shutil.rmtree(tmp_path / "disturbed" / "checkpoint-2")
+    pretrain(*make(*resume, "--wander_mv", 0.4, *disturb, output="disturbed"))
+    resumed = load_file(tmp_path / "disturbed" / "model.safetensors")
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     with pytest.raises(ValueError, match="augmentations was"):
         pretrain(*make(*resume, "--wander_mv", 0.1, *disturb, output="disturbed"))
     with pytest.raises(ValueError, match="augmentations was"):
