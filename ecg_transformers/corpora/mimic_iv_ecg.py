@@ -72,10 +72,10 @@ def load_mimic_iv_ecg(
     looked for on the disk (with `skip_missing` all are). `report` is the machine's report, its lines joined by full
     stops; the cardiologists' reports are in MIMIC-IV-Note. Age and sex are known with `icd_csv`.
 
-    Subject and study numbers must not be published again. `patient_id` and `record_id` are therefore row numbers of
-    `record_list.csv` (from 0; a patient's is that of the first record), which only who has the set can trace back, and
-    a split is shared by its options and seed. `identifiers=True` gives the numbers of the set, for linking to other
-    tables. The paths in the column `ecg`, and headers, name them in any case: do not publish a saved corpus.
+    Subject and study numbers must not be published again. `patient_id` and `record_id` are therefore rows of
+    `record_list.csv` (`row-0`; a patient's is that of the first record), which only who has the set can trace back,
+    and a split is shared by its options and seed. `identifiers=True` gives the numbers of the set, for linking to
+    other tables. The paths in the column `ecg`, and headers, name them in any case: do not publish a saved corpus.
 
     Source: Gow et al. (2023), https://doi.org/10.13026/4nqg-sb35; diagnoses and folds: MIMIC-IV-ECG-ICD (Strodthoff et
     al. 2024, PhysioNet mimic-iv-ecg-ext-icd-labels). Not seen on the real files: tested on files in the documented
@@ -201,13 +201,15 @@ def _check_options(task: str, icd_csv: Any, icd_codes: Any, labels_csv: Any) -> 
 
 
 def _names(subjects: np.ndarray, studies: np.ndarray, identifiers: bool) -> dict[str, pa.Array]:
-    """Return `record_id` and `patient_id`: the numbers of the set, or row numbers that stand for them."""
+    """Return `record_id` and `patient_id`: the numbers of the set, or the rows that stand for them."""
+    prefix = ""
     if not identifiers:
         _, first, patient = np.unique(subjects, return_index=True, return_inverse=True)
-        studies, subjects = np.arange(len(studies)), first[patient]
+        studies, subjects, prefix = np.arange(len(studies)), first[patient], "row-"
+    numbers = {"record_id": studies, "patient_id": subjects}
     return {
-        "record_id": pc.cast(pa.array(studies), pa.string()),
-        "patient_id": pc.cast(pa.array(subjects), pa.string()),
+        name: pc.binary_join_element_wise(prefix, pc.cast(pa.array(values), pa.string()), "")
+        for name, values in numbers.items()
     }
 
 

@@ -115,8 +115,8 @@ def load_mit_bih(
             incomplete copy.
 
     Returns:
-        `datasets.DatasetDict`: multi-label or single-label. Windows with ventricular flutter (records 207, part), in
-        which beats are not told apart, are left out unless rhythms are the task.
+        `datasets.DatasetDict`: multi-label or single-label. Windows with ventricular flutter (of record 207), in which
+        beats are not told apart, are left out unless rhythms are the task.
 
     Raises:
         ValueError: for a wrong option, missing or damaged files, or records shorter than a window.

@@ -33,7 +33,9 @@ def folder(tmp_path):
 
 
 def rows_of(corpus):
-    return {row["record_id"]: row for split in corpus.values() for row in split.remove_columns("ecg")}
+    return {
+        row["record_id"].removeprefix("row-"): row for split in corpus.values() for row in split.remove_columns("ecg")
+    }
 
 
 def test_reports_without_labels(folder):
@@ -43,7 +45,7 @@ def test_reports_without_labels(folder):
     assert len(rows) == len(STUDIES)
     assert rows["0"]["report"] == 'Sinus rhythm. Possible left atrial abnormality. T wave "peaking", leads V2, V3'
     assert rows["2"]["report"] is None and rows["3"]["report"] == "Atrial fibrillation. Abnormal ECG"
-    assert rows["0"] | {"report": None} == dict.fromkeys(rows["0"]) | {"record_id": "0", "patient_id": "0"}
+    assert rows["0"] | {"report": None} == dict.fromkeys(rows["0"]) | {"record_id": "row-0", "patient_id": "row-0"}
     check_no_leak(corpus)
     again = load_corpus("mimic_iv_ecg", data_dir=folder, task="measurements", split=(0.7, 0.15, 0.15))
     assert all(set(again[split]["record_id"]) <= set(corpus[split]["record_id"]) for split in corpus)
@@ -54,7 +56,9 @@ def test_identifiers_stay_in_the_set_unless_asked_for(folder):
     told = {value for row in rows_of(corpus).values() for value in row.values() if value is not None}
     numbers = {str(number) for subject, study, *_ in STUDIES for number in (subject, study)}
     assert not any(number in value for value in told for number in numbers)
-    assert [rows_of(corpus)[str(row)]["patient_id"] for row in range(6)] == ["0", "0", "0", "3", "3", "5"]
+    assert [rows_of(corpus)[str(row)]["patient_id"] for row in range(6)] == [
+        f"row-{row}" for row in (0, 0, 0, 3, 3, 5)
+    ]
     linked = rows_of(load_corpus("mimic_iv_ecg", data_dir=folder, identifiers=True))
     assert linked["48446569"]["patient_id"] == "10000117"
     paths = load_corpus("mimic_iv_ecg", data_dir=folder, identifiers=True, split=(1, 0, 0))["train"]
@@ -108,7 +112,8 @@ def test_folds_and_diagnoses(folder, caplog):
     with caplog.at_level(logging.WARNING):
         corpus = load_corpus("mimic_iv_ecg", data_dir=folder, icd_csv=icd_csv)
     assert "1 records have no fold" in caplog.text
-    assert corpus["validation"]["record_id"][:] == ["3", "4"] and corpus["test"]["record_id"][:] == ["5", "6"]
+    assert corpus["validation"]["record_id"][:] == ["row-3", "row-4"]
+    assert corpus["test"]["record_id"][:] == ["row-5", "row-6"]
     assert corpus["train"]["fold"][:] == [3, 3, 3, 0, 1, 17, 5, 6]
     rows = rows_of(corpus)
     assert [rows[row]["sex"] for row in "012"] == [None, "female", "male"]

@@ -8,7 +8,8 @@ from mit_bih_layout import RATE, regular_beats, write_record
 
 from ecg_transformers.corpora import label_names, load_corpus, problem_type
 from ecg_transformers.corpora.mit_bih import BEAT_SYMBOLS, DS1, DS2, PACED, RECORDS, RHYTHMS
-from ecg_transformers.corpora.sample_classes import AAMI_CLASSES, beat_classes
+from ecg_transformers.corpora.sample_classes import AAMI_CLASSES, BEATS_FEATURE, beat_classes
+from ecg_transformers.corpora.saved_corpus import save_parquet
 from ecg_transformers.corpora.splits import check_no_leak
 
 
@@ -161,6 +162,19 @@ def test_signals_are_those_of_the_windows(folder):
     np.testing.assert_array_equal(row_of["202:1800-3600"].signal, signal)
     for beat in row["beats"]:
         assert abs(signal[0, beat["sample"]] - (-1 if beat["symbol"] == "V" else 1)) < 0.05
+
+
+def test_saved_and_opened_again(folder, tmp_path):
+    corpus = load(folder, split=(0.6, 0.2, 0.2), mlii_as_ii=True)
+    save_parquet(corpus, tmp_path / "packed")
+    corpus.save_to_disk(tmp_path / "saved")
+    for name in ("packed", "saved"):
+        again = load_corpus(tmp_path / name)
+        assert again.num_rows == corpus.num_rows and again["train"].features["beats"] == BEATS_FEATURE
+        for one, other in zip(corpus["test"], again["test"], strict=True):
+            records = one.pop("ecg"), other.pop("ecg")
+            np.testing.assert_array_equal(records[0].signal, records[1].signal)
+            assert one == other and records[1].lead_names == ("II", "V1")
 
 
 def test_errors(folder, tmp_path):
