@@ -206,7 +206,9 @@ class AugmentationArguments:
     )
 
     def __post_init__(self):
-        self.augmentations = list(self.augmentations)
+        # A file of arguments may hold one name, or several in one line.
+        names = self.augmentations
+        self.augmentations = names.replace(",", " ").split() if isinstance(names, str) else list(names)
         AugmentationSettings.from_arguments(self)
 
 

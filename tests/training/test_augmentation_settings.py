@@ -104,13 +104,16 @@ def test_numbers_belong_to_seed_and_purpose():
 # Settings
 
 
-def test_settings_come_from_the_command_line_and_survive_json():
+def test_settings_come_from_the_command_line_or_a_file_and_survive_json(tmp_path):
     (arguments,) = parse_arguments(
         (AugmentationArguments,), ["--augmentations", "emg", "amplitude", "--emg_mv", "0.1"]
     )
     settings = AugmentationSettings.from_arguments(arguments)
     assert settings == AugmentationSettings(("amplitude", "emg"), emg_mv=0.1)
     assert AugmentationSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    (tmp_path / "run.yaml").write_text("augmentations: emg, amplitude\nemg_mv: 0.1\nemg_hz: [20, 150]\n")
+    (arguments,) = parse_arguments((AugmentationArguments,), [str(tmp_path / "run.yaml")])
+    assert AugmentationSettings.from_arguments(arguments) == settings
     (arguments,) = parse_arguments((AugmentationArguments,), [])
     assert AugmentationSettings.from_arguments(arguments) == AugmentationSettings()
     assert AugmentationSettings.from_arguments(AugmentationArguments(["all"])).augmentations == AUGMENTATIONS
