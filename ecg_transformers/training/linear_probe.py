@@ -28,7 +28,7 @@ from .task import SPLITS, ClassificationTask, load_task, without_labels
 logger = logging.get_logger(__name__)
 
 # Inverse strengths of the L2 penalty from which the validation records choose; where there are none, the other (ours)
-PENALTIES = (0.001, 0.01, 0.1, 1.0)
+PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 DEFAULT_PENALTY = 0.1
 DROP_IN = ("test", "all")
 

@@ -281,7 +281,10 @@ def test_two_processes(command, tmp_path):
 
 @pytest.mark.slow
 def test_features_are_worth_more_than_random_ones(tmp_path):
-    """Some minutes of pretraining without labels raise the macro AUROC of a linear probe by 0.03 at least."""
+    """Some minutes of pretraining without labels raise the macro AUROC of a linear probe by 0.05 at least.
+
+    With these settings it was 0.932, and 0.855 with untrained encoders: 0.077 [0.057, 0.097] less.
+    """
     corpus = load_corpus("synthetic", num_patients=400, records_per_patient=2, seed=3)
     corpus.save_to_disk(str(tmp_path / "corpus"))
     quiet = "hidden_dropout=0,attention_dropout=0,feat_proj_dropout=0,feat_quantizer_dropout=0"
@@ -290,4 +293,4 @@ def test_features_are_worth_more_than_random_ones(tmp_path):
     arguments += ["--learning_rate", 2e-3, "--eval_strategy", "no", "--save_strategy", "no", "--use_cpu"]
     arguments += ["--probe", "true", "--disable_tqdm", "true"]
     result = pretrain_deepecg_ssl(*parse_deepecg_ssl_pretraining_arguments([*map(str, arguments)]))
-    assert result.probe["models"]["pretrained"]["above_untrained"]["value"] > 0.03
+    assert result.probe["models"]["pretrained"]["above_untrained"]["value"] >= 0.05
