@@ -188,8 +188,7 @@ def load_corpus(
         from .quality_column import filter_by_quality
 
         least = options.pop("min_quality")
-        kept = filter_by_quality(load_corpus(name, data_dir, **options), least)
-        return _as_stream(kept) if streaming else kept
+        return filter_by_quality(load_corpus(name, data_dir, streaming=streaming, **options), least)
     options.pop("min_quality", None)
     if str(name) not in list_corpora():
         if not os.path.isdir(name):
