@@ -123,6 +123,64 @@ def test_the_cards_of_deepecg_run(model_type, demo_folder, tmp_path):
     assert run(f"{sys.executable} card.py", tmp_path).stdout.splitlines()[-1] == "(1, 77)"
 
 
+@pytest.fixture(scope="module")
+def exports_folder(tmp_path_factory):
+    """A working folder with recordings of twenty patients in several formats and a table of their labels."""
+    from ecg_transformers import ECGRecord, load_corpus
+    from ecg_transformers.readers.wfdb_writer import save_wfdb
+
+    folder = tmp_path_factory.mktemp("corpora")
+    (folder / "exports" / "ward").mkdir(parents=True)
+    corpus = load_corpus("synthetic", num_patients=20, records_per_patient=1)
+    rows = [row for split in corpus.values() for row in split]
+    lines = ["file,patient_id,AFIB,LBBB"]
+    for number, row in enumerate(rows):
+        record = row["ecg"]
+        told = ECGRecord(
+            record.signal, record.sampling_rate, record.lead_names, {"sex": row["sex"], "age": row["age"]}
+        )
+        name = f"r{number:02d}"
+        if number % 2:
+            save_wfdb(told, folder / "exports" / "ward" / f"{name}.hea")
+        else:
+            told.save(folder / "exports" / f"{name}.npz")
+        lines.append(f"{name},p{number},{number % 2},{number % 3 // 2}")
+    (folder / "exports" / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_the_document_of_corpora_runs(exports_folder, monkeypatch):
+    from ecg_transformers.cli import main
+
+    path = ROOT / "docs" / "corpora.md"
+    monkeypatch.chdir(exports_folder)
+    commands = shell_commands(path)
+    assert any("convert-records" in command for command in commands)
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "ecg-transformers" and main(arguments) == 0, command
+    blocks = code_blocks(path, "python")
+    assert len(blocks) == 3
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["record"].num_leads == 12 and sum(names["corpus"].num_rows.values()) == 20
+    assert sum(names["unlabelled"].num_rows.values()) == 20 and "labels" not in names["unlabelled"]["train"].features
+
+
+def test_the_document_names_every_corpus_and_format():
+    from ecg_transformers.corpora import list_corpora
+    from ecg_transformers.readers import list_readers
+
+    text = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")
+    assert [name for name in list_corpora() if f"`{name}`" not in text] == []
+    formats = text.partition("## Formats")[2].partition("## Quality")[0]
+    unnamed = {"hdf5": (".hdf",), "dicom": (".dicom",)}
+    for name, endings in list_readers().items():
+        for ending in set(endings) - set(unnamed.get(name, ())):
+            assert f"`{ending}`" in formats, (name, ending)
+
+
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
 def test_cards_have_metadata_licence_and_sources(path):
     from huggingface_hub import ModelCard
