@@ -119,7 +119,10 @@ def _labels_feature(features_or_dataset: Any) -> Any:
             "The data set does not know its features; `map` on a stream forgets them unless it is given `features=`."
         )
     if "labels" not in features:
-        raise ValueError(f"A corpus has a column `labels`; found {', '.join(features)}.")
+        raise ValueError(
+            f"A corpus has a column `labels`; found {', '.join(features)}. Without labels it serves pretraining; "
+            "another `task` of the corpus may have some."
+        )
     return features["labels"]
 
 

@@ -59,3 +59,25 @@ def test_damaged_files(tmp_path, content, reason):
 def test_missing_file(tmp_path):
     with pytest.raises(ECGReadError, match="No such file"):
         read_annotations(tmp_path / "r.atr")
+
+
+def test_mutated_files(tmp_path, shared_data):
+    """Truncated, flipped and swapped bytes give an error or annotations in bounded numbers, never anything else."""
+    generator = np.random.default_rng(0)
+    original = (shared_data / "mit-bih" / "100.atr").read_bytes()[:600] + b"\0\0"
+    path = tmp_path / "r.atr"
+    refused = 0
+    for _ in range(400):
+        data = bytearray(original[: generator.integers(0, len(original) + 1)])
+        for place in generator.integers(0, max(1, len(data)), 4 if data else 0):
+            data[place] = generator.integers(0, 256)
+        path.write_bytes(bytes(data) + b"\0\0" * int(generator.integers(0, 2)))
+        try:
+            found = read_annotations(path)
+        except ECGReadError as error:
+            refused += 1
+            assert "r.atr" in str(error)
+        else:
+            assert len(found.samples) == len(found.symbols) == len(found.texts) <= len(data) / 2
+            assert (found.samples >= 0).all()
+    assert 0 < refused < 400
