@@ -159,13 +159,32 @@ def test_the_document_of_corpora_runs(exports_folder, monkeypatch):
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "ecg-transformers" and main(arguments) == 0, command
-    blocks = code_blocks(path, "python")
+    blocks = [block for block in code_blocks(path, "python") if "ludb" not in block]
     assert len(blocks) == 3
     names = {}
     for block in blocks:
         exec(block, names)
     assert names["record"].num_leads == 12 and sum(names["corpus"].num_rows.values()) == 20
     assert sum(names["unlabelled"].num_rows.values()) == 20 and "labels" not in names["unlabelled"]["train"].features
+
+
+def test_the_document_of_waves_and_beats_runs(shared_data, tmp_path, monkeypatch):
+    import ecg_transformers
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("ludb", "mit-bih"):
+        (tmp_path / name).symlink_to(shared_data / name)
+    (block,) = [block for block in code_blocks(ROOT / "docs" / "corpora.md", "python") if "ludb" in block]
+    names = {"et": ecg_transformers}
+    exec(block, names)
+    assert (names["waves"].shape, names["tokens"].shape, names["beats"].shape) == ((12, 5000), (12, 15), (3600,))
+    assert {names["WAVE_CLASSES"][number] for number in set(names["waves"].ravel()) - {-1}} == {
+        "none",
+        "P",
+        "QRS",
+        "T",
+    }
+    assert {names["AAMI_CLASSES"][number] for number in set(names["beats"]) - {-1}} == {"N", "S"}
 
 
 def test_the_document_names_every_corpus_and_format():
