@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..training.linear_probe_report import format_probe
+from .hybrid_ecg_objective import describe_objective, show_picture
 from .model_card import LIMITS, describe_environment, describe_licence, licence_of, number, thin_out
 
 _USAGE_WITH_TEXT = """import torch
@@ -32,6 +33,8 @@ _LIMITS_OF_ANY = (
     "The model knows devices, populations and words like those of its training records. Its scores are not calibrated "
     "probabilities."
 )
+# Endings of the measures that the table of the learning curve shows
+_IN_THE_CURVE = ("_loss", "_accuracy", "alignment", "uniformity")
 
 
 def pretraining_values(
@@ -59,6 +62,8 @@ def pretraining_values(
         "window_seconds": number(model["window_seconds"]),
         "usage": (_USAGE_WITH_TEXT if with_text else _USAGE).format(name=name),
         "usage_note": _usage_note(with_text),
+        "objective": describe_objective(model["objective"]) if "objective" in model else None,
+        "picture": show_picture(model.get("pictures", [])),
         "probe": format_probe(probe, "markdown") if probe else None,
         "validation": [(measure.replace("_", " "), number(value)) for measure, value in validation.items()],
         "corpus_note": _corpus_note(corpus),
@@ -141,7 +146,7 @@ def _curve(entries: list[dict[str, Any]]) -> tuple[list[dict[str, str]], list[st
         name
         for name in dict.fromkeys(known)
         if name in ("training_loss", "validation_loss")
-        or (name.endswith(("_loss", "_accuracy")) and not name.startswith("training_"))
+        or (name.endswith(_IN_THE_CURVE) and not name.startswith("training_"))
     ]
     rows = [
         {"epoch": number(entry.get("epoch"), 2), **{name: number(entry.get(name)) for name in columns}}

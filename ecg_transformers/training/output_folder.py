@@ -21,6 +21,10 @@ from .task import ClassificationTask
 # What a run was started with, so that nothing else is taken for its continuation.
 START_FILE = "started_with.json"
 
+# Of pretraining runs: pictures of reconstructions
+PICTURES_FOLDER = "reconstructions"
+LAST_PICTURE = "final.png"
+
 _RESULTS = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_args.bin")
 _RESULTS += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
 _RESULTS += (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, START_FILE)
@@ -63,17 +67,24 @@ def prepare_output_dir(arguments: RunArguments) -> str | None:
     if arguments.world_size > 1 and torch.distributed.is_initialized():
         torch.distributed.barrier()
     if arguments.process_index == 0:
-        for path in remains:
+        for path in _found(folder):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
     return None
 
 
 def _remains(folder: Path) -> list[Path]:
-    """List what a run left in a folder; nothing if it only noted its start, so that nothing of it can be lost."""
-    found = sorted(folder.glob("checkpoint-*")) if folder.is_dir() else []
-    found += [folder / name for name in _RESULTS if (folder / name).exists()]
-    return [] if [path.name for path in found] == [START_FILE] else found
+    """List what a run left in a folder that would be a loss; nothing if it only noted its start, or drew."""
+    found = _found(folder)
+    return [] if all(path.name == START_FILE or path.parent.name == PICTURES_FOLDER for path in found) else found
+
+
+def _found(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = sorted(folder.glob("checkpoint-*")) + [folder / name for name in _RESULTS if (folder / name).exists()]
+    pictures = folder / PICTURES_FOLDER
+    return [*found, *sorted(pictures.glob("step-*.png")), *pictures.glob(LAST_PICTURE)]
 
 
 def find_checkpoint(folder: Path) -> str | None:

@@ -16,6 +16,12 @@ from .arguments import (
 
 if TYPE_CHECKING:
     from .augmentation_settings import AugmentationArguments
+    from .hybrid_ecg_arguments import (
+        HybridModelArguments,
+        HybridPretrainingArguments,
+        ViewArguments,
+        ViewAugmentationArguments,
+    )
     from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments, ReportArguments
 
 # A small HuBERT-ECG that learns the nine findings of the synthetic corpus from scratch in about a minute on two CPU
@@ -66,6 +72,23 @@ DBETA_DEMO_SETTINGS: dict[str, Any] = {
 # What `--preset` of training_scripts/pretrain_dbeta.py knows.
 DBETA_PRESETS = {"demo": DBETA_DEMO_SETTINGS}
 
+# A small Hybrid ECG that learns from the synthetic corpus without labels in some minutes on two CPU cores. Not the
+# script's defaults: a learning rate and a number of epochs for few records, and a contrast that weighs more.
+HYBRID_ECG_DEMO_SETTINGS: dict[str, Any] = {
+    "corpus": "synthetic",
+    "corpus_options": ["num_patients=600", "records_per_patient=2"],
+    "size": "tiny",
+    "learning_rate": 1e-3,
+    "num_train_epochs": 20,
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 32,
+    "seed": 42,
+    "cpu_threads": 1,
+    "dataloader_num_workers": 1,
+}
+# What `--preset` of training_scripts/pretrain_hybrid_ecg.py knows.
+HYBRID_ECG_PRESETS = {"demo": HYBRID_ECG_DEMO_SETTINGS}
+
 
 def demo_arguments(
     output_dir: str | os.PathLike, **changes: Any
@@ -104,6 +127,29 @@ def dbeta_demo_arguments(
 
     settings = {**DBETA_DEMO_SETTINGS, "output_dir": os.fspath(output_dir), **changes}
     return parse_dbeta_pretraining_arguments(_command_line(settings))
+
+
+def hybrid_ecg_demo_arguments(
+    output_dir: str | os.PathLike, **changes: Any
+) -> tuple[
+    HybridModelArguments, CorpusArguments, ViewArguments, HybridPretrainingArguments, ViewAugmentationArguments
+]:
+    """Return the arguments of Hybrid ECG's demonstration run, which `--preset demo` of its script is.
+
+    Args:
+        output_dir (`str` or path): folder for the model.
+        **changes: arguments by name that differ from `HYBRID_ECG_DEMO_SETTINGS`.
+
+    Returns:
+        What `pretrain_hybrid_ecg` takes.
+
+    Example:
+        >>> result = pretrain_hybrid_ecg(*hybrid_ecg_demo_arguments("runs/hybrid"))
+    """
+    from .hybrid_ecg_arguments import parse_hybrid_ecg_pretraining_arguments
+
+    settings = {**HYBRID_ECG_DEMO_SETTINGS, "output_dir": os.fspath(output_dir), **changes}
+    return parse_hybrid_ecg_pretraining_arguments(_command_line(settings))
 
 
 def _command_line(settings: dict[str, Any]) -> list[str]:

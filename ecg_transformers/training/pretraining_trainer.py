@@ -53,6 +53,7 @@ class PretrainingTrainer(Trainer):
     Args:
         measure (callable, *optional*): from the model's output and the batch to more numbers to log: name -> (sum,
             count).
+        finish (mapping, *optional*): name -> function from the mean of a measure to what is logged.
         tri_stage (`bool`, *optional*, defaults to `False`): use `tri_stage_factor` in place of the arguments'
             schedule and warm-up.
         eval_collator (callable, *optional*): collator for evaluation; `data_collator` by default.
@@ -62,12 +63,14 @@ class PretrainingTrainer(Trainer):
         self,
         *args: Any,
         measure: Callable[[Any, Mapping[str, torch.Tensor]], Measures] | None = None,
+        finish: Mapping[str, Callable[[float], float]] | None = None,
         tri_stage: bool = False,
         eval_collator: Callable | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.measure = measure
+        self.finish = dict(finish or {})
         self.tri_stage = tri_stage
         self.eval_collator = eval_collator
         self._sums: dict[str, dict[str, torch.Tensor]] = {"train": {}, "eval": {}}
@@ -124,7 +127,8 @@ class PretrainingTrainer(Trainer):
             return {}
         names = sorted(sums)
         table = self.accelerator.reduce(torch.stack([sums[name] for name in names]), "sum")
-        return {name: float(total / count) for name, (total, count) in zip(names, table, strict=True) if count > 0}
+        means = {name: float(total / count) for name, (total, count) in zip(names, table, strict=True) if count > 0}
+        return {name: self.finish[name](mean) if name in self.finish else mean for name, mean in means.items()}
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log; a training loss together with its parts."""

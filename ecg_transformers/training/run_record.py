@@ -23,7 +23,7 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "test_predictions.csv"
 _PACKAGES = ("ecg-transformers", "torch", "transformers", "accelerate", "datasets", "evaluate", "numpy", "scipy")
 # Endings of the names of measures that belong to the learning curve of training too
-_PARTS = ("_loss", "_accuracy", "_penalty", "_perplexity", "_temperature")
+_PARTS = ("_loss", "_accuracy", "_penalty", "_perplexity", "_temperature", "alignment", "uniformity")
 _PATHS = (
     "output_dir",
     "data_dir",

@@ -23,6 +23,12 @@ TINY_SSL = (
     "proj_codevector_dim=8,num_negatives=10,classifier_num_heads=2"
 )
 
+# Hybrid ECG with about 35,000 parameters, most of them those of a patch
+TINY_HYBRID = (
+    "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32,decoder_hidden_size=16,"
+    "decoder_num_hidden_layers=1,decoder_num_attention_heads=2,decoder_intermediate_size=32,projection_size=8"
+)
+
 
 @pytest.fixture(scope="session")
 def tiny_overrides():
@@ -37,6 +43,11 @@ def tiny_dbeta_overrides():
 @pytest.fixture(scope="session")
 def tiny_ssl_overrides():
     return TINY_SSL
+
+
+@pytest.fixture(scope="session")
+def tiny_hybrid_overrides():
+    return TINY_HYBRID
 
 
 @pytest.fixture(scope="session")
@@ -110,5 +121,19 @@ def make_ssl_arguments(corpus_folder, tmp_path):
         tmp_path,
         corpus=corpus_folder,
         config_overrides=TINY_SSL,
+        learning_rate=1e-3,
+    )
+
+
+@pytest.fixture
+def make_hybrid_arguments(corpus_folder, tmp_path):
+    """Arguments of a Hybrid ECG pretraining."""
+    from ecg_transformers.training import parse_hybrid_ecg_pretraining_arguments
+
+    return arguments_maker(
+        parse_hybrid_ecg_pretraining_arguments,
+        tmp_path,
+        corpus=corpus_folder,
+        config_overrides=TINY_HYBRID,
         learning_rate=1e-3,
     )
