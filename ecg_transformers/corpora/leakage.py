@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _BATCH_SIZE = 256
 _PROGRESS_FROM = 500
 # A fingerprint alone must agree this well where a record cannot be read a second time.
-_SURE_SIMILARITY = 0.995
+_SURE_SIMILARITY = 0.998
 
 # Corpora that give a patient this prefix take the number from the data set of that name.
 _PATIENT_PREFIX = re.compile(r"(ptbxl|code15|samitrop)-(.+)")
@@ -64,9 +64,9 @@ def check_leakage(
       ECG is found in another format, rate, unit, gain or lead order, filtered outside 2 to 15 Hz, padded, or cut at
       its end; not if the copy begins elsewhere, is inverted, or noise as large as the waves was added.
 
-    Records are read once, in batches, in threads. Kept are 264 bytes of fingerprint and about 0.5 kB of names per
-    record, so 345,779 exams take about 0.3 GB. Comparing takes about 1e-8 s per pair on a core (some minutes for the
-    Challenge of 2021 against CODE-15 %), less than reading.
+    Records are read once, in batches, in threads; those with a partner a second time. Kept of each are its fingerprint
+    (264 bytes), names and path, about 2 kB in all, so 345,779 exams take 0.7 GB. Comparing takes about 1e-8 s per pair
+    on a core (some minutes for the Challenge of 2021 against CODE-15 %), less than reading.
 
     Args:
         one (corpus, split, or sequence of `ECGRecord` or paths): what `load_corpus` returns, one split of it, or
@@ -131,7 +131,7 @@ def check_leakage(
     return report
 
 
-@dataclass
+@dataclass(slots=True)
 class _Row:
     """What is kept of a record."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .signal_fingerprint import SAME_SIMILARITY, fingerprint_similarity
+from .signal_fingerprint import SEARCH_SIMILARITY, fingerprint_similarity
 
 # Rows of either side that are compared at a time: a matrix of 32 MB.
 _ROWS, _COLUMNS = 1024, 8192
@@ -27,7 +27,7 @@ def best_partners(one: np.ndarray, other: np.ndarray, device: str | None = None)
 
     Returns:
         `list[tuple[int, int, float]]`: row of `one`, row of `other`, similarity, for each row of either side with a
-        partner that agrees to 0.98 or better (`SAME_SIMILARITY`); at most as many as there are rows.
+        partner that agrees to 0.99 or better (`SEARCH_SIMILARITY`); at most as many as there are rows.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     best_of_one, best_of_other = _Best(len(one)), _Best(len(other))
@@ -50,13 +50,13 @@ def best_partners(one: np.ndarray, other: np.ndarray, device: str | None = None)
 def _candidates(scores: torch.Tensor) -> np.ndarray:
     """Return the rows and columns of scores that are worth a closer look, `(2, pairs)`."""
     # Fingerprints are kept in half precision, so a product may be a little too small.
-    near = scores >= SAME_SIMILARITY - 0.001
+    near = scores >= SEARCH_SIMILARITY - 0.001
     if int(near.sum()) <= _MAX_PAIRS:
         return torch.nonzero(near).T.cpu().numpy()
     pairs = []
     for axis in (1, 0):
         values, others = scores.max(dim=axis)
-        own = torch.nonzero(values >= SAME_SIMILARITY - 0.001)[:, 0]
+        own = torch.nonzero(values >= SEARCH_SIMILARITY - 0.001)[:, 0]
         pairs.append(torch.stack([own, others[own]] if axis == 1 else [others[own], own]))
     return torch.unique(torch.cat(pairs, dim=1), dim=1).cpu().numpy()
 
@@ -65,7 +65,7 @@ class _Best:
     """The best partner of each row so far."""
 
     def __init__(self, num_rows: int):
-        self.values = np.full(num_rows, SAME_SIMILARITY, dtype=np.float32)
+        self.values = np.full(num_rows, SEARCH_SIMILARITY, dtype=np.float32)
         self.partners = np.full(num_rows, -1, dtype=np.int64)
 
     def offer(self, rows: np.ndarray, partners: np.ndarray, values: np.ndarray) -> None:

@@ -3,6 +3,8 @@
 The fingerprint is the spectrum of the first five seconds of one lead between 2 and 15 Hz, as one vector of unit
 length. All constants are ours. On the real files that this was made with (346 records of 15 sources) two files of one
 ECG agree to 0.9998 or better once their beginnings are aligned, and two ECGs to at most 0.92 (0.85 over all leads).
+Of the 12 million pairs of 5,000 synthetic recordings, whose waves are plainer than real ones, two with sinus
+tachycardia and left bundle branch block agree best, to 0.986 over all leads.
 
 - Another rate: each frequency is a sum over the record's own sampling times, so nothing is resampled. The 100 Hz files
   of PTB-XL begin up to 11 ms beside those at 500 Hz, so shifts of up to 15 ms are allowed for.
@@ -39,8 +41,9 @@ MAX_SHIFT_SECONDS = 0.015
 _SHIFTS = np.linspace(-MAX_SHIFT_SECONDS, MAX_SHIFT_SECONDS, 61)
 _TURNS = np.exp(2j * np.pi * np.outer(FREQUENCIES, _SHIFTS)).astype(np.complex64)
 
-# From here on two records are the same ECG.
-SAME_SIMILARITY = 0.98
+# From here on two windows are worth a closer look, and two records are the same ECG.
+SEARCH_SIMILARITY = 0.99
+SAME_SIMILARITY = 0.995
 
 # Values other than zero that all leads keep shorter than this are no padding.
 _PADDING_SECONDS = 0.2
@@ -101,7 +104,7 @@ def signal_similarity(one: ECGRecord, other: ECGRecord) -> float | None:
 
     Returns:
         `float`: correlation between 2 and 15 Hz at the best common shift, weighted by the size of leads and windows; 1
-        for the same ECG, from 0.98 on records count as the same. `None` where nothing can be compared.
+        for the same ECG, from 0.995 on records count as the same. `None` where nothing can be compared.
     """
     leads = [name for name in one.lead_names if name in other.lead_names]
     signals = [_without_padding(record) for record in (one, other)]
