@@ -265,10 +265,14 @@ class ECG:
         for value in storage.to_pylist():
             content, path = (value["bytes"], value["path"]) if value is not None else (None, None)
             if path is not None and (remote_files if "://" in path else local_files):
-                if content is None:
-                    content = record_to_npz_bytes(self._read(value, token_per_repo_id))
                 reference = parse_reference(path)
-                path = os.path.basename(path) if reference is None else reference.name
+                name = os.path.basename(path) if reference is None else reference.name
+                if content is None:
+                    record = self._read(value, token_per_repo_id)
+                    # What travels names no folder of this machine.
+                    record.metadata["source"] = name
+                    content = record_to_npz_bytes(record)
+                path = name
             contents.append(content)
             paths.append(path)
         arrays = [pa.array(contents, pa.binary()), pa.array(paths, pa.string())]
