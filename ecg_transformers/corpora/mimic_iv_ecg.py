@@ -67,10 +67,11 @@ def load_mimic_iv_ecg(
 ) -> DatasetDict:
     """Load MIMIC-IV-ECG 1.0 in its layout on PhysioNet, or a part of it with its tables.
 
-    Twelve leads, 500 Hz, 10 s. The files store them as I, II, III, aVR, aVF, aVL, V1 to V6; leads are known by the
-    names in the headers. Only tables are read: seconds for all records, of which a hundred spread over the table are
-    looked for on the disk (with `skip_missing` all are). `report` is the machine's report, its lines joined by full
-    stops; the cardiologists' reports are in MIMIC-IV-Note. Age and sex are known with `icd_csv`.
+    Twelve leads, 500 Hz, 10 s. The files store aVF before aVL; leads are known by the names in the headers. `report`
+    is the machine's report, its lines joined by full stops; the cardiologists' reports are in MIMIC-IV-Note. Age and
+    sex are known with `icd_csv`. Only tables are read: for all records a few seconds and 1 GB of memory, measured on
+    tables of that length. A hundred records spread over the table are looked for on the disk (with `skip_missing` all
+    are).
 
     Subject and study numbers must not be published again. `patient_id` and `record_id` are therefore rows of
     `record_list.csv` (`row-0`; a patient's is that of the first record), which only who has the set can trace back,
