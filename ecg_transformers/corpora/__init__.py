@@ -188,7 +188,7 @@ def load_corpus(
         from .quality_column import filter_by_quality
 
         least = options.pop("min_quality")
-        return filter_by_quality(load_corpus(name, data_dir, streaming=streaming, **options), least)
+        return _named(filter_by_quality(load_corpus(name, data_dir, streaming=streaming, **options), least), name)
     options.pop("min_quality", None)
     if str(name) not in list_corpora():
         if not os.path.isdir(name):
@@ -228,8 +228,12 @@ def load_corpus(
     corpus = function(**options)
     if streaming and not streams_itself:
         corpus = _as_stream(corpus)
-    if name not in _OWN_DATA and hasattr(corpus, "values"):
-        # Numbers of patients and records mean the same in two corpora of one name (`check_leakage`).
+    return _named(corpus, name)
+
+
+def _named(corpus: Any, name: str | os.PathLike) -> Any:
+    """Note a corpus' name: numbers of patients and records mean the same in two of one name (`check_leakage`)."""
+    if str(name) in list_corpora() and name not in _OWN_DATA and hasattr(corpus, "values"):
         for split in corpus.values():
             split.info.dataset_name = str(name)
     return corpus

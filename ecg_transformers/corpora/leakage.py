@@ -167,7 +167,7 @@ class _Side:
                 tqdm(
                     total=total,
                     desc=f"Reading {' '.join(filter(None, (self.title, split)))}",
-                    disable=total is not None and (total < _PROGRESS_FROM or not signals),
+                    disable=not signals or (total is not None and total < _PROGRESS_FROM),
                 ) as progress,
             ):
                 for batch in batches:

@@ -104,6 +104,9 @@ def add_quality(corpus: _Corpus, limits: QualityLimits | None = None, workers: i
     if isinstance(corpus, IterableDataset):
         measure = functools.partial(_measured_record, limits=limits)
         return corpus.map(measure, features=features)
+    if not len(corpus):
+        # `map` adds no columns to a split without records.
+        return Dataset.from_dict({name: [] for name in features}, features=features, split=corpus.split)
     measure = functools.partial(_measured_storage, feature=corpus.features["ecg"], limits=limits)
     # The stored form goes to the function, so that what cannot be read has a row all the same.
     stored = corpus.select_columns(["ecg"]).cast_column("ecg", ECG(decode=False))

@@ -84,6 +84,19 @@ class TestNames:
         assert found(report) == {("row 1", "row 1", ("signal",))}
 
 
+def test_a_corpus_knows_its_name(shared_data):
+    folder = shared_data / "ptb-xl"
+    plain = load_corpus("ptbxl", folder)
+    stream = load_corpus("ptbxl", folder, streaming=True)
+    for corpus in (plain, plain.filter(lambda row: row["age"] is not None), stream):
+        assert {split.info.dataset_name for split in corpus.values()} == {"ptbxl"}
+    georgia = shared_data / "challenge-2021" / "georgia_odd_header"
+    good = load_corpus("georgia", georgia, min_positives=1, min_quality=0.1)
+    assert good["train"].info.dataset_name == "georgia"
+    for corpus in (load_corpus("folder", folder / "records500", read_files=False), load_corpus(folder / "records100")):
+        assert not {"folder", "ptbxl"} & {split.info.dataset_name for split in corpus.values()}
+
+
 class TestPatients:
     def patients(self, first, second, first_name, second_name):
         one = make_corpus({"train": [("a", first, 1)]}, first_name)

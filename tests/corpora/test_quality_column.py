@@ -95,3 +95,16 @@ def test_streams_and_single_splits(paths):
     assert add_quality(data, workers=2)["quality"][:] == add_quality(data)["quality"][:]
     with pytest.raises(ValueError, match="column `ecg`"):
         add_quality(data.remove_columns("ecg"))
+
+
+def test_a_split_without_records(paths):
+    corpus = build_corpus(
+        {
+            "train": [{"ecg": str(path), "labels": {"x": 0.0}, "record_id": path.name} for path in paths[:1]],
+            "test": [],
+        },
+        corpus_features(multi_label_feature(["x"])),
+    )
+    rated = filter_by_quality(corpus, 0.0)
+    assert rated.num_rows == {"train": 1, "validation": 0, "test": 0}
+    assert {str(split.features) for split in rated.values()} == {str(add_quality(corpus)["train"].features)}
