@@ -28,7 +28,7 @@ def exam_signal(number, lead_names):
     """Return the recording (leads, samples) in mV of an exam: lead I and II differ, the others follow from them."""
     num_samples = NUM_SAMPLES[number % 4]
     beat = np.where(np.arange(num_samples) // 100 % 4 == 0, 1.0, -0.25).astype(np.float32)
-    one, two = beat * (1 + number // 4 % 2), np.float32(0.5) * beat
+    one, two = beat * (1 + number // 4 % 2), np.float32(0.75) * beat
     leads = {"I": one, "II": two, "III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2}
     leads |= {"aVF": two - one / 2} | {f"V{chest}": beat * np.float32(0.125 * chest) for chest in range(1, 7)}
     return np.stack([leads[name] for name in lead_names])

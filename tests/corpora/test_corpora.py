@@ -211,11 +211,18 @@ def same_rows(stream, data):
 
 @pytest.mark.parametrize("records", [1, 3])
 def test_streams_of_any_corpus(records):
-    options = {"num_patients": 30, "records_per_patient": records}
+    options = {"num_patients": 9, "records_per_patient": records}
     corpus = load_corpus("synthetic", **options)
     stream = load_corpus("synthetic", streaming=True, **options)
     assert isinstance(stream, IterableDatasetDict) and list(stream) == list(corpus)
     assert label_names(stream["train"]) == label_names(corpus) and problem_type(stream["test"]) == problem_type(corpus)
+    for split in corpus:
+        same_rows(stream[split], corpus[split])
+
+
+def test_streams_of_good_records_only():
+    options = {"num_patients": 12, "records_per_patient": 1, "min_quality": 0.5}
+    corpus, stream = load_corpus("synthetic", **options), load_corpus("synthetic", streaming=True, **options)
     for split in corpus:
         same_rows(stream[split], corpus[split])
 

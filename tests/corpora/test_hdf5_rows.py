@@ -220,3 +220,24 @@ def test_on_the_command_line(part, exam_ids, capsys):
     assert f"{exam_ids[1]}" in printed and "400 Hz" in printed
     assert main(["info", f"{part}#tracings:99"]) == 1
     assert "has 13 rows" in capsys.readouterr().err
+
+
+def test_mutated_parts_give_an_error_or_a_record(tmp_path):
+    path = tmp_path / "exams_part0.hdf5"
+    write_code15(tmp_path, num_exams=2, num_parts=1)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    read = 0
+    for _ in range(150):
+        content = bytearray(whole)
+        if random.random() < 0.2:
+            del content[int(random.integers(len(content))) :]
+        for place in random.integers(0, len(content), 3) if content else ():
+            content[place] = random.integers(256)
+        path.write_bytes(content)
+        try:
+            record = read_ecg(f"{path}#tracings:1")
+        except ECGReadError:
+            continue
+        read += 1
+        assert record.signal.shape[0] == 12 and record.num_samples <= 4096 and np.isfinite(record.signal).all()
+    assert 0 < read < 150
