@@ -51,9 +51,10 @@ def _reconstruction(objective: dict[str, Any]) -> str:
         "lead": "whole leads",
     }[objective["mask_strategy"]]
     target = ", each patch normalised by its own mean and variance" if objective["normalize_targets"] else ""
+    hidden = 100 * objective["mask_ratio"]
     return (
-        f"- Reconstruction, weight {objective['reconstruction_loss_weight']:g}: {objective['mask_ratio']:.0%} of the "
-        f"tokens hidden ({strategy}); mean squared error over the hidden ones{target}."
+        f"- Reconstruction, weight {objective['reconstruction_loss_weight']:g}: {hidden:g} % of the tokens hidden "
+        f"({strategy}); mean squared error over the hidden ones{target}."
     )
 
 

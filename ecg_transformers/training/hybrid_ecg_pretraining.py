@@ -254,7 +254,7 @@ def _opening_report(
     parts = []
     if config.reconstruction_loss_weight:
         parts.append(
-            f"{config.reconstruction_loss_weight:g} x reconstruction of {config.mask_ratio:.0%} hidden tokens "
+            f"{config.reconstruction_loss_weight:g} x reconstruction of {100 * config.mask_ratio:g} % hidden tokens "
             f"({config.mask_strategy})"
         )
     if config.contrastive_loss_weight:

@@ -236,7 +236,7 @@ class ReconstructionPictures(TrainerCallback):
         """Write one picture."""
         config = model.config
         shown = reconstruct_record(model, self.batch)
-        note = f"{config.mask_ratio:.0%} of the tokens hidden ({config.mask_strategy.replace('_', ' ')})."
+        note = f"{100 * config.mask_ratio:g} % of the tokens hidden ({config.mask_strategy.replace('_', ' ')})."
         if config.normalize_targets:
             note += (
                 " The model learns the form of each patch: what is rebuilt is drawn with the true mean and scale of "
