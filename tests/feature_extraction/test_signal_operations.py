@@ -8,9 +8,11 @@ from ecg_transformers.feature_extraction.signal_operations import (
     bandpass_fir_taps,
     decimate_zero_phase,
     fast_fft_length,
+    filter_butterworth_zero_phase,
     filter_fir_zero_phase,
     resample_fourier,
     scale_minmax,
+    scale_zscore,
 )
 from ecg_transformers.feature_extraction.signal_steps import SIGNAL_STEPS, SignalBatch, apply_recipe
 
@@ -47,6 +49,32 @@ def test_decimation_equals_scipy(dtype, atol, factor, samples):
     np.testing.assert_allclose(ours.numpy(), scipy.signal.decimate(signal, factor), atol=atol)
 
 
+@pytest.mark.parametrize("dtype,atol", PRECISIONS)
+@pytest.mark.parametrize("kind,cutoff", [("highpass", 0.67), ("highpass", 30), ("lowpass", 40), ("lowpass", 0.5)])
+@pytest.mark.parametrize("order", [1, 2, 5])
+@pytest.mark.parametrize("samples", [19, 600, 2500])
+def test_butterworth_filter_equals_scipy(dtype, atol, kind, cutoff, order, samples):
+    signal = wandering(3, samples, seed=samples)
+    ours = filter_butterworth_zero_phase(torch.tensor(signal, dtype=dtype), cutoff, 250, order, kind)
+    sections = scipy.signal.butter(order, cutoff, kind, fs=250, output="sos")
+    np.testing.assert_allclose(ours.numpy(), scipy.signal.sosfiltfilt(sections, signal), atol=atol)
+
+
+@pytest.mark.parametrize("per_lead", [False, True])
+def test_z_scores_equal_numpy(per_lead):
+    signal = wandering(24, 500).reshape(2, 12, 500) * np.linspace(0.1, 3, 12)[:, None]
+    signal[1, 4] = 2.0
+    found = scale_zscore(torch.tensor(signal), per_lead).numpy()
+    for record, scaled in zip(signal, found, strict=True):
+        there = np.ptp(record, axis=1) > 0
+        axis = 1 if per_lead else None
+        expected = record[there] - record[there].mean(axis=axis, keepdims=True)
+        np.testing.assert_allclose(scaled[there], expected / record[there].std(axis=axis, keepdims=True), atol=1e-10)
+        # A lead without signal neither counts nor keeps its offset
+        assert not scaled[~there].any()
+    assert not scale_zscore(torch.full((2, 3, 9), 4.0)).any()
+
+
 @pytest.mark.parametrize("samples,wanted", [(1000, 500), (500, 1000), (2570, 5000), (999, 1234), (1000, 999), (7, 9)])
 def test_resampling_equals_scipy(samples, wanted):
     signal = wandering(3, samples)
@@ -61,6 +89,7 @@ def test_many_rows_give_the_same_as_one_row():
         lambda x: filter_fir_zero_phase(x, taps),
         lambda x: decimate_zero_phase(x, 5),
         lambda x: resample_fourier(x, 2500),
+        lambda x: filter_butterworth_zero_phase(x, 40, 500, 5, "lowpass"),
     ):
         together = function(rows)
         for row in (0, 103, 104, 299):
@@ -108,6 +137,10 @@ def _is_smooth(number: int) -> bool:
         (lambda: filter_fir_zero_phase(torch.zeros(1, 453), np.ones(151)), "more than 453 samples"),
         (lambda: decimate_zero_phase(torch.zeros(1, 27), 5), "more than 27 samples"),
         (lambda: decimate_zero_phase(torch.zeros(1, 100), 2.5), "whole number"),
+        (lambda: filter_butterworth_zero_phase(torch.zeros(1, 18), 40, 250, 5, "lowpass"), "more than 18 samples"),
+        (lambda: filter_butterworth_zero_phase(torch.zeros(1, 99), 125, 250, 5, "lowpass"), "125.0 Hz"),
+        (lambda: filter_butterworth_zero_phase(torch.zeros(1, 99), 40, 250, 2.5, "lowpass"), "order.*2.5"),
+        (lambda: filter_butterworth_zero_phase(torch.zeros(1, 99), 40, 250, 5, "notch"), "'notch'"),
         (lambda: validate_recipe([]), "at least one step"),
         (lambda: validate_recipe([{"step": "smooth"}]), "bandpass_fir"),
         (lambda: validate_recipe([{"step": "crop"}]), "required: \\['seconds'\\]"),
