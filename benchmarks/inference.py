@@ -1,8 +1,8 @@
 """Inference speed: records per second of every model, against a named alternative in the same run.
 
 For D-BETA, DeepECG-SSL and DeepECG-SL the alternative is the original's formulation written out plainly in torch
-(`plain_formulations.py`) in fp32, with the same weights; for HuBERT-ECG it is the model itself in fp32 with eager
-attention. The largest difference to the alternative's output is printed too. A GPU is used when there is one.
+(`plain_formulations.py`) in fp32, with the same weights, for Hybrid ECG a plain vision transformer likewise; for
+HuBERT-ECG it is the model itself in fp32 with eager attention. The largest difference to the alternative's output is printed too. A GPU is used when there is one.
 
     python benchmarks/inference.py                                   # everything, many minutes on a CPU
     python benchmarks/inference.py --models dbeta --skip compile
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from plain_formulations import PlainECGEncoder, PlainEfficientNet
+from plain_formulations import PlainECGEncoder, PlainEfficientNet, PlainSignalTransformer
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -100,13 +100,27 @@ def deepecg_sl() -> Subject:
     return Subject("deepecg_sl", build, (12, 2500), plain, lambda model, values: model(values).logits)
 
 
+def hybrid_ecg() -> Subject:
+    """Return the encoder of Hybrid ECG in its base size."""
+    config = et.HybridECGConfig()
+    plain = PlainSignalTransformer(config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
+    weights = et.HybridECGModel(config).state_dict()
+    plain.load_state_dict(weights)
+    return Subject("hybrid_ecg", _builder(et.HybridECGModel, config, weights), (12, 2500), plain, _last_hidden_state)
+
+
 def subjects(models: Sequence[str], sizes: Sequence[str]) -> Iterator[Subject]:
     """Yield what is to be timed."""
     for model in models:
         if model == "hubert_ecg":
             yield from map(hubert_ecg, sizes)
         else:
-            yield {"dbeta": dbeta, "deepecg_ssl": deepecg_ssl, "deepecg_sl": deepecg_sl}[model]()
+            yield {
+                "dbeta": dbeta,
+                "deepecg_ssl": deepecg_ssl,
+                "deepecg_sl": deepecg_sl,
+                "hybrid_ecg": hybrid_ecg,
+            }[model]()
 
 
 def _builder(model_class: type, config: PreTrainedConfig, weights: dict[str, torch.Tensor]) -> Callable:
@@ -188,7 +202,7 @@ def measure(subject: Subject, arguments: argparse.Namespace, device: torch.devic
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    models = ["hubert_ecg", "dbeta", "deepecg_ssl", "deepecg_sl"]
+    models = ["hubert_ecg", "dbeta", "deepecg_ssl", "deepecg_sl", "hybrid_ecg"]
     parser.add_argument("--models", nargs="+", default=models, choices=models)
     parser.add_argument("--sizes", nargs="+", default=["small", "base", "large"], help="of hubert_ecg")
     parser.add_argument("--batch_size", type=int, default=8)

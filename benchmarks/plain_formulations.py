@@ -1,6 +1,7 @@
 """The networks of the originals written out plainly: what the models of the package are timed against.
 
 Parameters carry the names of the published checkpoints, so the package's converters give both sides the same weights.
+Hybrid ECG, of which nothing is published, is a plain vision transformer with the package's names.
 """
 
 import math
@@ -120,6 +121,48 @@ class PlainECGEncoder(nn.Module):
         for layer in self.encoder.layers:
             hidden = layer(hidden)
         return hidden
+
+
+class PlainPreNormLayer(nn.Module):
+    """A layer of a vision transformer."""
+
+    def __init__(self, width: int, heads: int, inner: int):
+        super().__init__()
+        self.self_attn = PlainAttention(width, heads)
+        self.layer_norm1, self.layer_norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Module()
+        self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map (records, tokens, width) to the same shape."""
+        hidden = hidden + self.self_attn(self.layer_norm1(hidden))
+        return hidden + self.mlp.fc2(F.gelu(self.mlp.fc1(self.layer_norm2(hidden))))
+
+
+class PlainSignalTransformer(nn.Module):
+    """A vision transformer over patches of all leads, with sine and cosine positions and a class token."""
+
+    def __init__(self, width: int, depth: int, heads: int, patch: int = 50):
+        super().__init__()
+        self.embeddings = nn.Module()
+        self.embeddings.patch_embedding = nn.Conv1d(12, width, patch, patch)
+        self.embeddings.class_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.layers = nn.ModuleList(PlainPreNormLayer(width, heads, 4 * width) for _ in range(depth))
+        self.layer_norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, signal: torch.Tensor) -> torch.Tensor:
+        """Map (records, 12, samples) to (records, 1 + tokens, width)."""
+        tokens = self.embeddings.patch_embedding(signal).transpose(1, 2)
+        width = tokens.shape[2]
+        rates = 10000 ** (-torch.arange(0, width, 2, device=signal.device) / width)
+        angles = torch.arange(tokens.shape[1], device=signal.device)[:, None] * rates
+        positions = torch.zeros_like(tokens[0])
+        positions[:, 0::2], positions[:, 1::2] = angles.sin(), angles.cos()
+        class_token = self.embeddings.class_token.expand(len(tokens), 1, -1)
+        hidden = torch.cat([class_token, tokens + positions], dim=1)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return self.layer_norm(hidden)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True):

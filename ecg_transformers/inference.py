@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,7 +194,9 @@ class ECGInference:
         device = self.model.device
         inputs = self.extractor(list(records), windows=self.windows, device=device, return_tensors="pt")
         index = inputs.pop("record_index", torch.arange(len(records))).cpu().numpy()
-        lead_mask = inputs.pop("lead_mask").cpu().numpy().astype(bool)
+        lead_mask = inputs["lead_mask"].cpu().numpy().astype(bool)
+        if "lead_mask" not in inspect.signature(self.model.forward).parameters:
+            del inputs["lead_mask"]
         outputs, places = [], []
         for rows, length in self._equally_long(inputs):
             for chosen in rows.split(self.batch_size):

@@ -293,6 +293,7 @@ def test_unknown_and_damaged_sources(tmp_path):
     check("other.pt", "recognised as none of .*hubert_ecg")
     check("other.pt", "No model type 'bert'", ValueError, model_type="bert")
     check("other.pt", "missing", model_type="hubert_ecg")
+    check("other.pt", "nobody else has published weights of the model type 'hybrid_ecg'", model_type="hybrid_ecg")
     torch.save([1, 2], tmp_path / "list.pt")
     check("list.pt", "not a dictionary")
     torch.save({"model_state_dict": {}, "epoch": 3}, tmp_path / "empty.pt")

@@ -314,8 +314,8 @@ class FinetuningArguments(RunArguments):
     """`TrainingArguments` with the defaults of fine-tuning an ECG model.
 
     The defaults follow the HuBERT-ECG authors where they published theirs (medRxiv 10.1101/2024.11.14.24317328):
-    AdamW, learning rate 1e-5, weight decay 0.01, 8 % warm-up, batches of 64. Other models have the rates of their
-    authors; those from scratch are ours.
+    AdamW, learning rate 1e-5, weight decay 0.01, 8 % warm-up, batches of 64. Other models have the learning rates of
+    their authors where those are published (`building.MODEL_HOOKS` names sources); those from scratch are ours.
     """
 
     output_dir: str | None = field(
@@ -325,8 +325,9 @@ class FinetuningArguments(RunArguments):
     learning_rate: float | None = field(
         default=None,
         metadata={
-            "help": "Peak learning rate. Default: 1e-5 from a checkpoint, 5e-4 from scratch; deepecg_sl 1e-3, "
-            "and 1e-2 for its head alone."
+            "help": "Peak learning rate. Default from a checkpoint: hubert_ecg and dbeta 1e-5, deepecg_ssl 5e-5, "
+            "hybrid_ecg 2.5e-4, deepecg_sl 1e-3. For the head alone (--freeze_encoder): hubert_ecg 1e-5, deepecg_sl "
+            "1e-2, others 1e-3. From scratch: deepecg_sl 1e-3, others 5e-4."
         },
     )
     warmup_steps: float = field(default=0.08, metadata={"help": "Warm-up: steps, or a share of all steps if below 1."})

@@ -7,6 +7,8 @@ from ecg_transformers import (
     DeepECGSLForSequenceClassification,
     HubertECGConfig,
     HubertECGForSequenceClassification,
+    HybridECGConfig,
+    HybridECGForSequenceClassification,
 )
 from ecg_transformers.training import freeze_layers, layer_names, parameter_groups
 from ecg_transformers.training.layer_groups import group_of_parameters
@@ -114,3 +116,15 @@ def test_the_layers_of_a_convolutional_network():
     decayed = {id(p) for group in parameter_groups(model, 1e-3, 0.01) if group["decays"] for p in group["params"]}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
     assert "classifier.weight" in names and not any("norm" in name or name.endswith("bias") for name in names)
+
+
+@pytest.mark.parametrize("layout", ["all_leads", "per_lead"])
+def test_the_layers_of_a_vision_transformer(layout):
+    config = HybridECGConfig.from_size("tiny", num_hidden_layers=3, patch_layout=layout, num_labels=2)
+    model = HybridECGForSequenceClassification(config)
+    layers = [f"layer.{number}" for number in range(3)]
+    assert layer_names(model) == ["stem", *layers, "final", "head"]
+    # Nothing is frozen unless asked for: the stem is a linear map of patches
+    assert freeze_layers(model) == []
+    assert freeze_layers(model, unfreeze_last=1) == ["stem", *layers[:2]]
+    assert freeze_layers(model, freeze_encoder=True) == ["stem", *layers, "final"]
