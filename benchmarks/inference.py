@@ -2,7 +2,8 @@
 
 For D-BETA, DeepECG-SSL and DeepECG-SL the alternative is the original's formulation written out plainly in torch
 (`plain_formulations.py`) in fp32, with the same weights, for Hybrid ECG a plain vision transformer likewise; for
-HuBERT-ECG it is the model itself in fp32 with eager attention. The largest difference to the alternative's output is printed too. A GPU is used when there is one.
+HuBERT-ECG it is the model itself in fp32 with eager attention. The largest difference to the alternative's output is
+printed too. A GPU is used when there is one.
 
     python benchmarks/inference.py                                   # everything, many minutes on a CPU
     python benchmarks/inference.py --models dbeta --skip compile

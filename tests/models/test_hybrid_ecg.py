@@ -1,5 +1,7 @@
 """Hybrid ECG: losses against NumPy, masks and missing leads, the two plain pretrainings within the hybrid one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -413,6 +415,17 @@ def test_a_step_of_training_lowers_both_losses():
         output.loss.backward()
         optimizer.step()
     assert losses[-1][0] < 0.9 * losses[0][0] and losses[-1][1] < 0.5 * losses[0][1]
+
+
+def test_the_encoder_is_a_plain_vision_transformer(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    from plain_formulations import PlainSignalTransformer
+
+    plain = PlainSignalTransformer(width=16, depth=2, heads=2, patch=PATCH)
+    model = build(HybridECGModel, intermediate_size=64)
+    plain.load_state_dict(model.state_dict())
+    signal = batch(3)["input_values"]
+    torch.testing.assert_close(model(signal).last_hidden_state, plain(signal), atol=1e-5, rtol=0)
 
 
 def test_the_sizes():
