@@ -50,7 +50,12 @@ def test_the_commands_of_the_readme_run(demo_folder):
     for command in commands:
         run(command, demo_folder)
     made_by_commands = ("sheet.png", "predictions.csv", "embeddings.npz", "outputs/synthetic/README.md")
-    for made in (*made_by_commands, "outputs/dbeta/README.md", "outputs/zero-shot/metrics.json"):
+    for made in (
+        *made_by_commands,
+        "outputs/hybrid/README.md",
+        "outputs/dbeta/README.md",
+        "outputs/zero-shot/metrics.json",
+    ):
         assert (demo_folder / made).stat().st_size > 0, made
 
 
@@ -121,6 +126,16 @@ def test_the_cards_of_deepecg_run(model_type, demo_folder, tmp_path):
     script = "\n".join(code_blocks(ROOT / "model_cards" / f"{model_type}.md", "python"))
     (tmp_path / "card.py").write_text(script + "\nprint(tuple(probabilities.shape))\n")
     assert run(f"{sys.executable} card.py", tmp_path).stdout.splitlines()[-1] == "(1, 77)"
+
+
+def test_two_iterations_of_hubert_ecg_run(tmp_path):
+    (tmp_path / "training_scripts").symlink_to(ROOT / "training_scripts")
+    commands = [line for line in shell_commands(ROOT / "docs" / "pretraining.md") if "pretrain_hubert_ecg" in line]
+    assert [shlex.split(command)[2] for command in commands] == ["cluster", "train", "cluster", "train"]
+    for command in commands:
+        run(command, tmp_path)
+    for made in ("codes-1/codebooks.png", "codes-2/teacher/config.json", "iteration-2/README.md"):
+        assert (tmp_path / "runs" / made).stat().st_size > 0, made
 
 
 @pytest.fixture(scope="module")
