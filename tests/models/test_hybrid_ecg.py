@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_hybrid_ecg import SAMPLES, TOKENS, config, inputs
+from tiny_hybrid_ecg import LAYOUTS, PATCH, SAMPLES, TOKENS, batch, build, config, every_layout, every_pooling
 
 from ecg_transformers import (
     HybridECGConfig,
@@ -15,24 +15,6 @@ from ecg_transformers import (
 )
 from ecg_transformers.models.hybrid_ecg.masking_hybrid_ecg import make_fixed_noise, make_mask_noise
 from ecg_transformers.models.hybrid_ecg.modeling_hybrid_ecg import contrastive_loss
-
-LAYOUTS = ("all_leads", "per_lead")
-every_layout = pytest.mark.parametrize("layout", LAYOUTS)
-every_pooling = pytest.mark.parametrize("pooling", ["cls", "mean"])
-PATCH = 8
-
-
-def build(model_class=HybridECGForPreTraining, seed=0, **overrides):
-    torch.manual_seed(seed)
-    return model_class(config(**overrides)).eval()
-
-
-def batch(records=4, padded=False, absent=()):
-    values = inputs(records, padded)
-    for row, lead in absent:
-        values["input_values"][row, lead] = 0.7
-        values["view_values"][row, :, lead] = -0.2
-    return values
 
 
 def take(values, rows):
@@ -209,58 +191,6 @@ def test_a_row_alone_equals_the_row_in_company(layout, pooling):
 
 
 @every_layout
-@every_pooling
-def test_any_subset_of_leads(layout, pooling):
-    model = build(HybridECGModel, patch_layout=layout, pooling=pooling)
-    generator = torch.Generator().manual_seed(4)
-    signal = torch.randn(1, 12, SAMPLES, generator=generator)
-    whole = model.get_ecg_features(signal)
-    for count in range(1, 13):
-        chosen = torch.zeros(12, dtype=torch.bool)
-        chosen[torch.randperm(12, generator=generator)[:count]] = True
-        mask = chosen[None].long()
-        features = model.get_ecg_features(signal, lead_mask=mask)
-        assert features.isfinite().all()
-        # What the other rows hold does not matter, and without the mask they are found where they are constant
-        for filling in (float("nan"), 1e6, -3.0):
-            other = signal.masked_fill(~chosen[None, :, None], filling)
-            assert torch.equal(model.get_ecg_features(other, lead_mask=mask), features)
-            if filling == filling:
-                assert torch.equal(model.get_ecg_features(other), features)
-        if count == 12:
-            assert torch.equal(features, whole)
-        else:
-            assert (features - whole).abs().max() > 1e-3
-
-
-def test_per_lead_tokens_of_absent_leads_are_as_if_they_were_not_there():
-    # A model of fewer leads with the same weights gives the same
-    model = build(HybridECGModel, patch_layout="per_lead", pooling="mean")
-    leads = [0, 1, 7]
-    few = build(HybridECGModel, patch_layout="per_lead", pooling="mean", num_leads=3)
-    weights = model.state_dict()
-    weights["embeddings.lead_embedding"] = weights["embeddings.lead_embedding"][leads]
-    few.load_state_dict(weights)
-    signal = batch(2)["input_values"]
-    mask = torch.zeros(2, 12).index_fill(1, torch.tensor(leads), 1)
-    expected = few.get_ecg_features(signal[:, leads])
-    torch.testing.assert_close(model.get_ecg_features(signal, lead_mask=mask), expected, atol=1e-6, rtol=0)
-
-
-def test_a_lead_that_an_absent_one_rounds_to_is_absent():
-    model = build(HybridECGModel)
-    signal = batch(1)["input_values"]
-    signal[0, 5] = 1e-6 * signal[0, 5]
-    signal[0, 6] *= 1e-3
-    assert model.prepare(signal)[1][0].tolist() == [lead != 5 for lead in range(12)]
-    # Padding does not tell a lead from a constant
-    padded = signal.clone()
-    padded[0, 7], padded[0, 7, 100:] = 1.0, 5.0
-    mask = (torch.arange(SAMPLES) < 100)[None].long()
-    assert model.prepare(padded, mask)[1][0].tolist() == [lead not in (5, 7) for lead in range(12)]
-
-
-@every_layout
 def test_records_of_random_lengths(layout):
     model = build(patch_layout=layout)
     base = build(HybridECGModel, patch_layout=layout)
@@ -388,20 +318,6 @@ def test_masks_are_spread_over_samples(layout):
     assert torch.equal(spread, expected)
 
 
-def test_absent_leads_of_a_record_are_absent_in_its_views():
-    model = build(patch_layout="per_lead")
-    values = batch(2)
-    mask = torch.ones(2, 12)
-    mask[0, 4] = 0
-    before = model(**values, lead_mask=mask)
-    values["view_values"][0, :, 4] = torch.randn(2, SAMPLES)
-    values["input_values"][0, 4] = torch.randn(SAMPLES)
-    after = model(**values, lead_mask=mask)
-    for name in ("loss", "view_embeds", "reconstruction"):
-        assert torch.equal(after[name], before[name])
-    assert model(**values).loss != before.loss
-
-
 def test_a_step_of_training_lowers_both_losses():
     model = build().train()
     values = {**batch(8), "noise": make_mask_noise(model.config, SAMPLES, seeds=range(8))}
@@ -456,12 +372,18 @@ def test_the_sizes():
         ({"view_values": None}, "needs `view_values`.*`contrastive_loss_weight` to 0"),
         ({"input_values": None}, "needs `input_values`.*`reconstruction_loss_weight` to 0"),
         ({"view_values": torch.zeros(2, 3, 12, SAMPLES)}, "2 views"),
+        ({"view_values": torch.zeros(3, 2, 12, SAMPLES)}, "two views of each.*got .3, 2, 12, 131. for 2 records"),
         ({"view_attention_mask": torch.zeros(2, SAMPLES)}, "`view_attention_mask`.*here .2, 2, 131."),
     ],
 )
 def test_errors_name_value_and_remedy(change, words):
     with pytest.raises(ValueError, match=words):
         build()(**{**batch(2), **change})
+
+
+def test_kept_tokens_come_with_their_mask():
+    with pytest.raises(ValueError, match="`kept_token_mask`.*together"):
+        build(HybridECGModel)(batch(2)["input_values"], kept_tokens=torch.zeros(2, 3, dtype=torch.long))
 
 
 def test_the_number_of_weights_of_positives_is_checked():

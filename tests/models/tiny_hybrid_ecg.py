@@ -1,17 +1,23 @@
 """The tiny Hybrid ECG of the checks that every model goes through."""
 
+import pytest
 import torch
 
-from ecg_transformers import HybridECGConfig
+from ecg_transformers import HybridECGConfig, HybridECGForPreTraining
 
 # Sixteen patches, and a rest
 SAMPLES = 131
 TOKENS = 16
+PATCH = 8
+
+LAYOUTS = ("all_leads", "per_lead")
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+every_pooling = pytest.mark.parametrize("pooling", ["cls", "mean"])
 
 
 def config(**overrides):
     settings = {
-        "patch_size": 8,
+        "patch_size": PATCH,
         "hidden_size": 16,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
@@ -40,6 +46,19 @@ def inputs(records, padded=False):
         mask = torch.ones(records, 2, SAMPLES, dtype=torch.long)
         mask[::2, 1, SAMPLES // 2 :] = 0
         values["view_attention_mask"] = mask
+    return values
+
+
+def build(model_class=HybridECGForPreTraining, seed=0, **overrides):
+    torch.manual_seed(seed)
+    return model_class(config(**overrides)).eval()
+
+
+def batch(records=4, padded=False, absent=()):
+    values = inputs(records, padded)
+    for row, lead in absent:
+        values["input_values"][row, lead] = 0.7
+        values["view_values"][row, :, lead] = -0.2
     return values
 
 

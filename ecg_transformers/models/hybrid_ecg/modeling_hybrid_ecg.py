@@ -23,7 +23,7 @@ from .masking_hybrid_ecg import choose_masked, make_fixed_noise, make_mask_noise
 # Keeps the scale of a patch without signal from being zero (ST-MEM)
 _VARIANCE_FLOOR = 1e-6
 # A lead whose range is a smaller share of the largest range in its record carries no signal (ours): room for the
-# rounding of filters, five orders of magnitude below any lead of an ECG
+# rounding of filters, far below any lead of an ECG
 _CONSTANT_SHARE = 1e-5
 
 
@@ -165,7 +165,8 @@ class HybridECGModel(HybridECGPreTrainedModel):
             input_values (`torch.Tensor` of shape `(records, leads, samples)`): the leads.
             attention_mask (`torch.Tensor` of shape `(records, samples)`, *optional*): nonzero where a sample is real.
             lead_mask (`torch.Tensor` of shape `(records, leads)`, *optional*): nonzero where a lead carries signal. If
-                not given, those do that are not constant over the record's real samples.
+                not given, those do that are not constant over the record's real samples; NaN and infinity are no
+                constants.
 
         Returns:
             `tuple`: the values with zeros in padded samples and in leads without signal, and a `torch.BoolTensor` of
@@ -193,8 +194,10 @@ class HybridECGModel(HybridECGPreTrainedModel):
             high = values if outside is None else values.masked_fill(outside, -torch.inf)
             low = values if outside is None else values.masked_fill(outside, torch.inf)
             spread = high.amax(dim=2) - low.amin(dim=2)
-            largest = spread.amax(dim=1, keepdim=True).clamp(min=0)
-            present = spread > _CONSTANT_SHARE * largest
+            # Values that are not finite must show in the result, not hide their lead or the whole record
+            broken = spread.isnan() | spread.isposinf()
+            largest = spread.masked_fill(broken, 0).amax(dim=1, keepdim=True).clamp(min=0)
+            present = (spread > _CONSTANT_SHARE * largest) | broken
         else:
             present = lead_mask != 0
         absent = ~present[..., None]
@@ -250,7 +253,8 @@ class HybridECGModel(HybridECGPreTrainedModel):
         Records may have any length; samples beyond the last whole patch are left out. A token that is not wholly real
         is neither attended to nor pooled; its own hidden state is computed but means nothing. Leads without signal
         are zero in all-lead tokens; where tokens are per lead, theirs count as padding. Nothing depends on what such
-        samples hold. A record without any real token is its class token alone, and its mean is zero.
+        samples hold. A record without any real token is its class token alone, and its mean is zero. NaN or infinity
+        in a real token makes the record's result NaN.
 
         Args:
             input_values (`torch.Tensor` of shape `(records, leads, samples)`): the leads.
@@ -260,7 +264,7 @@ class HybridECGModel(HybridECGPreTrainedModel):
             kept_tokens (`torch.LongTensor` of shape `(records, kept)`, *optional*): tokens to keep, in order; the
                 others are removed before the first layer. Pretraining passes the visible ones.
             kept_token_mask (`torch.BoolTensor` of shape `(records, kept)`, *optional*): true where a kept token is
-                real; if not given, it follows from the other masks.
+                real; goes with `kept_tokens`.
             kwargs: `output_hidden_states`, `output_attentions` (with the `eager` attention), `return_dict`, and
                 arguments for the attention.
 
@@ -268,18 +272,19 @@ class HybridECGModel(HybridECGPreTrainedModel):
             [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]: `last_hidden_state` of shape `(records, 1 +
             tokens, hidden_size)`, class token first, then the times of a lead after each other; `pooler_output` of
             shape `(records, hidden_size)`.
+
+        Raises:
+            ValueError: if shapes do not fit, or only one of `kept_tokens` and `kept_token_mask` is given.
         """
+        if (kept_tokens is None) != (kept_token_mask is None):
+            raise ValueError("Pass `kept_tokens` and `kept_token_mask`, which tells which of them are real, together.")
         values, present = self.prepare(input_values, attention_mask, lead_mask)
-        token_mask = None
-        if attention_mask is not None or self.config.token_rows > 1:
-            token_mask = self.get_token_mask(attention_mask, present, values.shape[2])
         tokens = self.embeddings(values.to(self.dtype))
-        if kept_tokens is not None:
-            tokens = take_tokens(tokens, kept_tokens)
-            if kept_token_mask is not None:
-                token_mask = kept_token_mask
-            elif token_mask is not None:
-                token_mask = token_mask.gather(1, kept_tokens)
+        if kept_tokens is None:
+            # Without an attention mask too: a record without any lead is its class token alone, in any company
+            token_mask = self.get_token_mask(attention_mask, present, values.shape[2])
+        else:
+            tokens, token_mask = take_tokens(tokens, kept_tokens), kept_token_mask
         hidden_states = self.embeddings.add_class_token(tokens)
         mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=with_class_token(token_mask)
@@ -291,12 +296,10 @@ class HybridECGModel(HybridECGPreTrainedModel):
             last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states, token_mask)
         )
 
-    def _pool(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
+    def _pool(self, hidden_states: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         if self.config.pooling == "cls":
             return hidden_states[:, 0]
         tokens = hidden_states[:, 1:]
-        if token_mask is None:
-            return tokens.mean(dim=1)
         count = token_mask.sum(dim=1, keepdim=True).clamp(min=1)
         return tokens.masked_fill(~token_mask[..., None], 0.0).sum(dim=1) / count.to(tokens.dtype)
 
@@ -526,7 +529,8 @@ class HybridECGForPreTraining(HybridECGPreTrainedModel):
                 the weight of the reconstruction is 0.
             attention_mask (`torch.Tensor` of shape `(records, samples)`, *optional*): nonzero where a sample is real.
             lead_mask (`torch.Tensor` of shape `(records, leads)`, *optional*): as in [`HybridECGModel.forward`]. A
-                lead without signal in the record has none in its views.
+                lead without signal in the record has none in its views; with neither `lead_mask` nor `input_values`
+                each view is judged by itself.
             view_values (`torch.Tensor` of shape `(records, 2, leads, samples)`, *optional*): two augmented views of
                 each record, which may be shorter or longer than the record; not needed if the weight of the contrast
                 is 0.
@@ -544,6 +548,8 @@ class HybridECGForPreTraining(HybridECGPreTrainedModel):
         """
         config = self.config
         self._check_parts()
+        if lead_mask is None and input_values is not None:
+            lead_mask = self.hybrid_ecg.prepare(input_values, attention_mask)[1]
         outputs: dict = {}
         total = 0.0
         if config.reconstruction_loss_weight > 0:
@@ -558,6 +564,11 @@ class HybridECGForPreTraining(HybridECGPreTrainedModel):
                 raise ValueError(
                     "The contrast needs `view_values`, two views of each record. Pass them, or set "
                     "`contrastive_loss_weight` to 0 for a masked autoencoder."
+                )
+            if input_values is not None and input_values.shape[0] != view_values.shape[0]:
+                raise ValueError(
+                    "`view_values` has shape (records, 2 views, leads, samples), two views of each record of "
+                    f"`input_values`; got {tuple(view_values.shape)} for {input_values.shape[0]} records."
                 )
             embeds = self.embed_views(view_values, view_attention_mask, lead_mask)
             loss = contrastive_loss(embeds, config.temperature, self.training)
@@ -640,6 +651,11 @@ class HybridECGForPreTraining(HybridECGPreTrainedModel):
                 f"{tuple(view_attention_mask.shape)}."
             )
         if lead_mask is not None:
+            wanted = (view_values.shape[0], view_values.shape[2])
+            if tuple(lead_mask.shape) != wanted:
+                raise ValueError(
+                    f"`lead_mask` has shape (records, leads), here {wanted}; got {tuple(lead_mask.shape)}."
+                )
             view_values = view_values.masked_fill((lead_mask == 0)[:, None, :, None], 0)
         masks = None if view_attention_mask is None else view_attention_mask.flatten(0, 1)
         pooled = self.hybrid_ecg.get_ecg_features(view_values.flatten(0, 1), masks)
@@ -775,9 +791,9 @@ def take_tokens(tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
 
 
-def with_class_token(token_mask: torch.Tensor | None) -> torch.Tensor | None:
+def with_class_token(token_mask: torch.Tensor) -> torch.Tensor:
     """Put a true value for the class token in front of a mask."""
-    return None if token_mask is None else F.pad(token_mask, (1, 0), value=True)
+    return F.pad(token_mask, (1, 0), value=True)
 
 
 def token_positions(times: int, lead_embedding: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
