@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import register_corpus
 from .columns import build_corpus, corpus_features, multi_label_feature
-from .corpus_files import check_choice, corpus_folder, map_files, report_missing
+from .corpus_files import check_choice, check_counts, check_flags, corpus_folder, map_files, report_missing
 from .splits import DEFAULT_FRACTIONS, check_fractions, split_rows
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def load_brugada_huca(
     check_choice("task", task, (*LABELS, "all"))
     check_choice("other", other, _OTHER)
     check_fractions(split)
+    check_counts(seed=seed)
+    check_flags(skip_missing=skip_missing)
     folder = corpus_folder(data_dir, "brugada_huca")
     table = _read_table(folder / "metadata.csv")
     paths = [folder / "files" / row["patient_id"] / f"{row['patient_id']}.hea" for row in table]

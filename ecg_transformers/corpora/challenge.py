@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any
 from . import register_corpus
 from .challenge_labels import label_of_codes, read_abbreviations, scored_labels
 from .columns import build_corpus, corpus_features, multi_label_feature
-from .corpus_files import canonical_sex, check_choice, corpus_folder, map_files, plausible_age, report_missing
+from .corpus_files import (
+    canonical_sex,
+    check_choice,
+    check_counts,
+    check_flags,
+    check_number,
+    check_paths,
+    check_texts,
+    corpus_folder,
+    map_files,
+    plausible_age,
+    report_missing,
+)
 from .record_names import NameSet, challenge_part, known_record, read_names
 from .splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, split_rows
 
@@ -106,8 +118,8 @@ def load_challenge(
 
     The Challenge does not publish patient numbers, so a record is its own group when splitting, except for records of
     its PTB-XL copy when `ptbxl_database` tells their patients, and for those that `patients_csv` names. Without it the
-    PTB and INCART parts may have a patient in two splits, which a warning says: PTB has 549 records of 290 patients,
-    INCART 75 of 32.
+    PTB and INCART parts may have a patient in two splits, which a warning says: the 549 originals of PTB's 516 records
+    are of 290 patients, those of INCART's 74 of 32.
 
     Records that recur elsewhere: the parts are copies of data sets that are published by themselves as well. `HRnnnnn`
     is record nnnnn of PTB-XL, `Annnn` has its name from CPSC 2018, `JSnnnnn` from ecg-arrhythmia (Chapman-Shaoxing and
@@ -162,6 +174,15 @@ def load_challenge(
     """
     check_choice("label_set", label_set, ("frequent", "scored", "all"))
     check_fractions(split)
+    check_number("min_seconds", min_seconds, "a number of seconds of at least 0", lambda value: value >= 0)
+    check_counts(min_positives=min_positives, seed=seed)
+    check_flags(merge_equivalent=merge_equivalent, keep_unlabelled=keep_unlabelled)
+    check_flags(keep_ptbxl_folds=keep_ptbxl_folds, skip_unreadable=skip_unreadable)
+    check_paths(ptbxl_database=ptbxl_database, patients_csv=patients_csv)
+    sources, exclude_sources = (
+        check_texts(name, value, "georgia")
+        for name, value in (("sources", sources), ("exclude_sources", exclude_sources))
+    )
     folder = corpus_folder(data_dir, "challenge")
     headers = _find_headers(folder, sources, exclude_sources)
     broken = [header for header in headers if header.problem]
@@ -267,7 +288,7 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def _find_headers(folder: Path, sources: Sequence[str] | None, exclude_sources: Sequence[str]) -> list[Header]:
+def _find_headers(folder: Path, wanted: list[str], unwanted: list[str]) -> list[Header]:
     paths = sorted(
         Path(parent) / name
         for parent, _, names in os.walk(folder, followlinks=True)
@@ -278,8 +299,6 @@ def _find_headers(folder: Path, sources: Sequence[str] | None, exclude_sources: 
         raise ValueError(f"There are no .hea files in {folder} or below; point `data_dir` at the Challenge's records.")
     folders = {parent: _source_names(parent, folder) for parent in {path.parent for path in paths}}
     names_of = [_names_of_record(path, folders[path.parent]) for path in paths]
-    wanted = _as_list(sources, "sources")
-    unwanted = _as_list(exclude_sources, "exclude_sources")
     known = {name for names in names_of for name in names}
     unknown = [name for name in (*wanted, *unwanted) if name not in known]
     if unknown:
@@ -319,7 +338,7 @@ def _without_recurring(
             "`exclude_ptbxl_folds` and `keep_ptbxl_folds` need `ptbxl_database`, the file ptbxl_database.csv of "
             "PTB-XL, which tells the folds."
         )
-    if isinstance(exclude_folds, (int, str)) or not set(exclude_folds) <= set(range(1, 11)):
+    if not isinstance(exclude_folds, Iterable) or not all(fold in range(1, 11) for fold in exclude_folds):
         raise ValueError(
             f"`exclude_ptbxl_folds` is a list of folds from 1 to 10, such as [10]; got {exclude_folds!r}."
         )
@@ -357,12 +376,6 @@ def _warn_of_unknown_patients(rows: list[dict[str, Any]]) -> None:
             "two splits. `patients_csv`, a table with record_id and patient_id, tells them.",
             " and ".join(f"{count} records of {part}" for part, count in several.items()),
         )
-
-
-def _as_list(names: Sequence[str] | None, option: str) -> list[str]:
-    if isinstance(names, str):
-        raise ValueError(f"`{option}` is a list of names; got the string {names!r}.")
-    return list(names or ())
 
 
 def _source_names(parent: Path, folder: Path) -> list[str]:

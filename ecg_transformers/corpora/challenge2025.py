@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 from . import register_corpus
 from .challenge import Header, ptbxl_patients, read_header
 from .columns import build_corpus, corpus_features, multi_label_feature
-from .corpus_files import check_choice, corpus_folder, map_files, report_missing
+from .corpus_files import (
+    check_choice,
+    check_counts,
+    check_flags,
+    check_paths,
+    check_texts,
+    corpus_folder,
+    map_files,
+    report_missing,
+)
 from .record_names import NameSet, known_record, read_names
 from .splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, split_rows
 
@@ -96,7 +105,10 @@ def load_challenge2025(
     """
     check_choice("weak_labels", weak_labels, ("keep", "train", "unknown", "drop"))
     check_fractions(split)
-    for source in [sources] if isinstance(sources, str) else sources or ():
+    check_counts(seed=seed)
+    check_flags(skip_unreadable=skip_unreadable)
+    check_paths(labels_csv=labels_csv, ptbxl_database=ptbxl_database)
+    for source in check_texts("sources", [sources] if isinstance(sources, str) else sources, "code15"):
         check_choice("sources", source, SOURCES)
     folder = corpus_folder(data_dir, "challenge2025")
     paths = sorted(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from . import register_corpus
 from .columns import build_corpus_from_columns, corpus_features, multi_label_feature, regression_feature
-from .corpus_files import check_choice, corpus_folder, map_files, report_missing
+from .corpus_files import check_choice, check_counts, check_flags, corpus_folder, map_files, report_missing
 from .splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, split_by_group
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def load_code15(
     """
     check_choice("task", task, _TARGETS)
     check_fractions(split)
+    check_counts(seed=seed)
+    check_flags(skip_missing=skip_missing)
     folder = corpus_folder(data_dir, "code15")
     targets = _TARGETS[task]
     exams = _read_exams(folder / "exams.csv")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import numbers
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def corpus_folder(data_dir: str | os.PathLike, corpus: str) -> Path:
     Raises:
         ValueError: if there is no such folder.
     """
+    if not isinstance(data_dir, (str, os.PathLike)):
+        raise ValueError(f"The corpus {corpus!r} needs a folder as `data_dir`; got {data_dir!r}.")
     folder = Path(os.path.abspath(os.path.expanduser(data_dir)))
     if not folder.is_dir():
         raise ValueError(f"The corpus {corpus!r} needs a folder as `data_dir`; there is none at {folder}.")
@@ -149,3 +153,70 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"`{name}` is one of {', '.join(map(repr, choices))}; got {value!r}.")
+
+
+def check_flags(**flags: Any) -> None:
+    """Make sure that options are `True` or `False`: any text would count as `True`.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"`{name}` is True or False; got {value!r}.")
+
+
+def check_counts(least: int = 0, **counts: Any) -> None:
+    """Make sure that options are integers of at least `least`.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+            raise ValueError(f"`{name}` is an integer of at least {least}; got {value!r}.")
+
+
+def check_paths(**paths: Any) -> None:
+    """Make sure that options are paths or `None`: a number would be taken for an open file.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, value in paths.items():
+        if value is not None and not isinstance(value, (str, os.PathLike)):
+            raise ValueError(f"`{name}` is the path of a file; got {value!r}.")
+
+
+def check_number(name: str, value: Any, expected: str, accepts: Callable[[float], bool]) -> None:
+    """Make sure that an option is a finite number that fits.
+
+    Args:
+        name (`str`): the option.
+        value: its value.
+        expected (`str`): what the option is, for the message.
+        accepts (callable): whether a number is that.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not accepts(value):
+        raise ValueError(f"`{name}` is {expected}; got {value!r}.")
+
+
+def check_texts(name: str, value: Any, example: str) -> list[str]:
+    """Return an option that is a list of texts as a list.
+
+    Args:
+        name (`str`): the option.
+        value: its value; `None` is an empty list.
+        example (`str`): what might be in it, for the message.
+
+    Raises:
+        ValueError: if it is no list of texts.
+    """
+    texts = None if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) else list(value)
+    if value is not None and (texts is None or not all(isinstance(text, str) for text in texts)):
+        raise ValueError(f'`{name}` is a list of names, such as ["{example}"]; got {value!r}.')
+    return texts or []

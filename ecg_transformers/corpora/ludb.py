@@ -15,7 +15,16 @@ from ..feature_extraction.ecg_leads import STANDARD_LEADS
 from ..readers.wfdb_annotations import Annotations, read_annotations
 from . import register_corpus
 from .columns import build_corpus, corpus_features, multi_label_feature
-from .corpus_files import canonical_sex, check_choice, corpus_folder, map_files, plausible_age, report_missing
+from .corpus_files import (
+    canonical_sex,
+    check_choice,
+    check_counts,
+    check_flags,
+    corpus_folder,
+    map_files,
+    plausible_age,
+    report_missing,
+)
 from .sample_classes import DELINEATION_FEATURE
 from .splits import DEFAULT_FRACTIONS, check_fractions, split_rows
 
@@ -90,6 +99,8 @@ def load_ludb(
     """
     check_choice("task", task, TASKS)
     check_fractions(split)
+    check_counts(min_positives=min_positives, seed=seed)
+    check_flags(details=details, keep_unlabelled=keep_unlabelled, delineation=delineation, skip_missing=skip_missing)
     folder = corpus_folder(data_dir, "ludb")
     table = _read_table(folder / "ludb.csv")
     paths = [folder / "data" / f"{row['ID']}.hea" for row in table]

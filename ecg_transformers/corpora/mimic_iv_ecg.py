@@ -14,7 +14,17 @@ import pyarrow.compute as pc
 
 from . import register_corpus
 from .columns import build_corpus_from_columns, corpus_features, multi_label_feature, regression_feature
-from .corpus_files import check_choice, corpus_folder, map_files, read_columns, report_missing
+from .corpus_files import (
+    check_choice,
+    check_counts,
+    check_flags,
+    check_paths,
+    check_texts,
+    corpus_folder,
+    map_files,
+    read_columns,
+    report_missing,
+)
 from .splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, split_by_group
 
 if TYPE_CHECKING:
@@ -118,6 +128,13 @@ def load_mimic_iv_ecg(
     check_choice("task", task, TASKS)
     check_choice("fold_column", fold_column, ("strat_fold", "fold"))
     check_fractions(split)
+    check_counts(seed=seed)
+    check_flags(identifiers=identifiers, skip_missing=skip_missing)
+    check_paths(icd_csv=icd_csv, labels_csv=labels_csv)
+    check_texts("icd_column", [icd_column], "all_diag_all")
+    check_texts("measurements", measurements, "qrs_end_ms")
+    check_texts("icd_codes", icd_codes, "I48")
+    check_texts("label_columns", label_columns, "heart_failure")
     _check_options(task, icd_csv, icd_codes, labels_csv)
     folder = corpus_folder(data_dir, "mimic_iv_ecg")
     types = {"subject_id": pa.int64(), "study_id": pa.int64(), "path": pa.string()}
@@ -190,8 +207,6 @@ class _Places:
 
 
 def _check_options(task: str, icd_csv: Any, icd_codes: Any, labels_csv: Any) -> None:
-    if isinstance(icd_codes, str):
-        raise ValueError(f"`icd_codes` is a list of codes; got the string {icd_codes!r}.")
     if (task == "icd") != bool(icd_codes) or (task == "icd" and icd_csv is None):
         raise ValueError(
             "The task 'icd' needs `icd_csv`, records_w_diag_icd10.csv of MIMIC-IV-ECG-ICD, and `icd_codes`, such as "
@@ -223,7 +238,7 @@ def _measured(
         logger.warning("There is no %s, so there are no reports.", path)
         return None, None
     names = list(COLUMN_OF_MEASUREMENT if measurements is None else measurements) if task == "measurements" else []
-    if isinstance(measurements, str) or not set(names) <= set(COLUMN_OF_MEASUREMENT):
+    if not set(names) <= set(COLUMN_OF_MEASUREMENT):
         raise ValueError(f"`measurements` is a list of {', '.join(COLUMN_OF_MEASUREMENT)}; got {measurements!r}.")
     types = {"study_id": pa.int64(), **{f"report_{line}": pa.string() for line in range(_NUM_REPORT_LINES)}}
     types |= {COLUMN_OF_MEASUREMENT[name]: pa.float64() for name in names}
@@ -302,8 +317,6 @@ def _icd_labels(diagnoses: pa.Array, codes: Sequence[str]) -> dict[str, np.ndarr
 
 def _read_labels(path: Path, places: _Places, names: Sequence[str] | None) -> dict[str, np.ndarray]:
     """Return the columns of `labels_csv` in the order of record_list.csv, NaN where unknown."""
-    if isinstance(names, str):
-        raise ValueError(f"`label_columns` is a list of names; got the string {names!r}.")
     if names is None:
         names = [name for name in _header(path) if name not in ("study_id", "subject_id")]
     table = read_columns(path, {"study_id": pa.int64(), **dict.fromkeys(names, pa.float64())}, "`labels_csv`")

@@ -18,8 +18,17 @@ from ..readers.wfdb_comments import comment_facts
 from ..readers.wfdb_header import read_header
 from . import register_corpus
 from .columns import build_corpus_from_columns, corpus_features, multi_label_feature
-from .corpus_files import check_choice, corpus_folder, map_files, report_missing
+from .corpus_files import (
+    check_choice,
+    check_counts,
+    check_flags,
+    check_number,
+    corpus_folder,
+    map_files,
+    report_missing,
+)
 from .ecg_feature import ECG
+from .record_names import read_names
 from .sample_classes import AAMI_CLASS_OF_SYMBOL, AAMI_CLASSES, BEATS_FEATURE
 from .splits import SPLITS, check_fractions, split_by_group
 
@@ -76,7 +85,7 @@ def load_mit_bih(
     validation_share: float = 0.2,
     mlii_as_ii: bool = False,
     include_paced: bool = False,
-    exclude_records: Sequence[str] = (),
+    exclude_records: Sequence[str] | str | os.PathLike = (),
     seed: int = 0,
     skip_missing: bool = False,
 ) -> DatasetDict:
@@ -109,7 +118,8 @@ def load_mit_bih(
             leads use what has the name of one of them, so without this of most records only V1.
         include_paced (`bool`, *optional*, defaults to `False`): use records 102, 104, 107 and 217 too; they belong to
             neither half and are added to DS1.
-        exclude_records (sequence of `str`, *optional*): records to leave out, such as `["201"]`.
+        exclude_records (sequence of `str`, or path, *optional*): records to leave out, such as `["201"]`, or a CSV
+            file with the column `record_id`, or a text file with a name per line.
         seed (`int`, *optional*, defaults to 0): of random splits.
         skip_missing (`bool`, *optional*, defaults to `False`): use the records that are there instead of refusing an
             incomplete copy.
@@ -127,8 +137,12 @@ def load_mit_bih(
         check_choice("split", split, ("inter_patient",))
     else:
         check_fractions(split)
-    if not 0 <= validation_share < 1:
-        raise ValueError(f"`validation_share` is a share of DS1 from 0 to below 1; got {validation_share!r}.")
+    check_number("seconds", seconds, "a length above 0", lambda value: value > 0)
+    check_number(
+        "validation_share", validation_share, "a share of DS1 from 0 to below 1", lambda value: 0 <= value < 1
+    )
+    check_counts(seed=seed)
+    check_flags(mlii_as_ii=mlii_as_ii, include_paced=include_paced, skip_missing=skip_missing)
     records = _find_records(corpus_folder(data_dir, "mit_bih"), include_paced, exclude_records, skip_missing)
 
     names = RHYTHMS if task == "rhythms" else AAMI_CLASSES if classes == "aami" else BEAT_SYMBOLS
@@ -159,13 +173,14 @@ def load_mit_bih(
     return build_corpus_from_columns(columns_of_split, features)
 
 
-def _find_records(folder: Path, paced: bool, exclude: Sequence[str], skip_missing: bool) -> list[_Record]:
-    if isinstance(exclude, str):
-        raise ValueError(f"`exclude_records` is a list of names; got the string {exclude!r}.")
-    unknown = [name for name in map(str, exclude) if name not in RECORDS]
+def _find_records(
+    folder: Path, paced: bool, exclude: Sequence[str] | str | os.PathLike, skip_missing: bool
+) -> list[_Record]:
+    names = read_names(exclude, "exclude_records", "record_id")
+    unknown = [name for name in names if name not in RECORDS]
     if unknown:
         raise ValueError(f"`exclude_records` names {', '.join(unknown)}; the records are {', '.join(RECORDS)}.")
-    left_out = {*map(str, exclude), *(() if paced else PACED)}
+    left_out = {*names, *(() if paced else PACED)}
     wanted = [folder / f"{name}.hea" for name in RECORDS if name not in left_out]
     if not wanted:
         raise ValueError("`exclude_records` leaves no record.")

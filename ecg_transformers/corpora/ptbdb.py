@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from . import register_corpus
 from .challenge import Header, read_header
 from .columns import build_corpus, corpus_features, multi_label_feature
-from .corpus_files import corpus_folder, map_files, report_missing
+from .corpus_files import check_counts, check_flags, corpus_folder, map_files, report_missing
 from .splits import DEFAULT_FRACTIONS, check_fractions, split_rows
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def load_ptbdb(
 
     The label is the header's `Reason for admission`, without what it adds in brackets ("Heart failure (NYHA 2)" is
     "Heart failure"); a header without it has unknown (null) labels. Diagnoses are of the patient, not of the
-    recording.
-    Patients are told by the folders, `patient001` to `patient294`.
+    recording. Patients are told by the folders, `patient001` to `patient294`.
 
     Tested on one real record (s0010_re) and on files written by the description of the layout.
 
@@ -64,6 +63,8 @@ def load_ptbdb(
         ValueError: if no records or labels are left, or headers are broken; the message says which.
     """
     check_fractions(split)
+    check_counts(min_positives=min_positives, seed=seed)
+    check_flags(keep_unlabelled=keep_unlabelled, skip_unreadable=skip_unreadable)
     folder = corpus_folder(data_dir, "ptbdb")
     paths = sorted(
         Path(parent) / name

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import register_corpus
 from .columns import SPLITS, build_corpus, corpus_features, multi_label_feature
-from .corpus_files import check_choice, corpus_folder, map_files, plausible_age, report_missing
+from .corpus_files import (
+    check_choice,
+    check_counts,
+    check_flags,
+    check_number,
+    corpus_folder,
+    map_files,
+    plausible_age,
+    report_missing,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,8 +83,10 @@ def load_ptbxl(
     """
     check_choice("task", task, TASKS)
     check_choice("sampling_rate", sampling_rate, (500, 100))
-    if not 0 <= min_likelihood <= 100:
-        raise ValueError(f"`min_likelihood` is a number from 0 to 100 (percent); got {min_likelihood!r}.")
+    check_number("min_likelihood", min_likelihood, "a number from 0 to 100 (percent)", lambda value: 0 <= value <= 100)
+    check_counts(min_positives=min_positives)
+    check_counts(1, validation_fold=validation_fold, test_fold=test_fold)
+    check_flags(keep_unlabelled=keep_unlabelled, skip_missing=skip_missing)
     if validation_fold == test_fold:
         raise ValueError(f"Validation and test need different folds; both are {test_fold}.")
     folder = corpus_folder(data_dir, "ptbxl")

@@ -87,9 +87,11 @@ def read_names(names: Sequence[str] | str | os.PathLike, option: str, column: st
         column (`str`): the column of a CSV file.
 
     Raises:
-        ValueError: if there is no such file.
+        ValueError: if it is no list, or there is no such file.
     """
     if not isinstance(names, (str, os.PathLike)):
+        if not isinstance(names, Iterable):
+            raise ValueError(f"`{option}` is a list of names or a file with them; got {names!r}.")
         return [str(name).strip() for name in names]
     path = Path(names)
     try:

@@ -12,7 +12,16 @@ import numpy as np
 
 from . import register_corpus
 from .columns import build_corpus_from_columns, corpus_features, multi_label_feature
-from .corpus_files import canonical_sex, check_choice, corpus_folder, map_files, plausible_age, report_missing
+from .corpus_files import (
+    canonical_sex,
+    check_choice,
+    check_counts,
+    check_flags,
+    corpus_folder,
+    map_files,
+    plausible_age,
+    report_missing,
+)
 from .splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, split_by_group
 
 if TYPE_CHECKING:
@@ -68,6 +77,8 @@ def load_sph(
     """
     check_choice("task", task, TASKS)
     check_fractions(split)
+    check_counts(min_positives=min_positives, seed=seed)
+    check_flags(skip_missing=skip_missing)
     folder = corpus_folder(data_dir, "sph")
     table = _read_table(folder / "metadata.csv", _COLUMNS)
     files = map_files(lambda name: _find_file(folder, name), list(table["ECG_ID"]), "Looking for records")

@@ -40,7 +40,7 @@ def split_by_group(
     Raises:
         ValueError: if lengths differ or fractions are no fractions.
     """
-    fractions = check_fractions(fractions)
+    fractions = check_fractions(fractions, None)
     label_counts = _label_matrix(labels, len(groups))
 
     group_of_record = _group_numbers(groups)
@@ -125,17 +125,25 @@ def split_rows(
     return {name: [rows[index] for index in indices] for name, indices in zip(SPLITS, splits, strict=True)}
 
 
-def check_fractions(fractions: Sequence[float]) -> np.ndarray:
+def check_fractions(fractions: Sequence[float], count: int | None = len(SPLITS)) -> np.ndarray:
     """Return the shares of the splits as an array.
 
+    Args:
+        fractions (sequence of `float`): the shares.
+        count (`int`, *optional*, defaults to 3): how many there are; `None` for any number.
+
     Raises:
-        ValueError: if they are not all within 0 and 1 or do not add up to 1.
+        ValueError: if they are no list of `count` numbers from 0 to 1 that add up to 1.
     """
-    shares = np.asarray(fractions, dtype=float)
-    if shares.ndim != 1 or not len(shares) or not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
+    try:
+        shares = np.asarray(fractions, dtype=float)
+    except (TypeError, ValueError):
+        shares = np.array(np.nan)
+    right_count = shares.ndim == 1 and len(shares) > 0 and count in (None, len(shares))
+    if not right_count or not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(
-            f"The shares of the splits are numbers from 0 to 1 that add up to 1, such as 0.7, 0.15, 0.15; got "
-            f"{list(fractions)}."
+            f"The shares of the splits are {'' if count is None else f'{count} '}numbers from 0 to 1 that add up to "
+            f"1, such as [0.7, 0.15, 0.15]; got {fractions!r}."
         )
     return shares
 

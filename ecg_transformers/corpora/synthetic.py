@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import register_corpus
-from .synthetic_generator import SYNTHETIC_LABELS, SyntheticPatient, check_labels, draw_patient, generate_record
+from .corpus_files import check_counts, check_texts
+from .synthetic_generator import (
+    SYNTHETIC_LABELS,
+    SyntheticPatient,
+    check_labels,
+    check_signal_options,
+    draw_patient,
+    generate_record,
+)
 from .synthetic_labels import go_together
 from .synthetic_rhythms import RHYTHMS, SINUS_RHYTHMS
 
@@ -96,11 +104,10 @@ def synthetic(
     from .columns import SPLITS, build_corpus, corpus_features, multi_label_feature
 
     names = _checked_names(labels)
-    for name, value, least in (("num_patients", num_patients, 3), ("records_per_patient", records_per_patient, 1)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"`{name}` is an integer of at least {least}; got {value!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"`seed` is an integer of at least 0; got {seed!r}.")
+    check_counts(3, num_patients=num_patients)
+    check_counts(1, records_per_patient=records_per_patient)
+    check_counts(seed=seed)
+    check_signal_options(sampling_rate, seconds, noise)
 
     features = corpus_features(multi_label_feature(names))
     chunks: dict[str, list] = {split: [] for split in SPLITS}
@@ -134,7 +141,7 @@ def _checked_names(labels: Sequence[str] | None) -> tuple[str, ...]:
     """Return the label columns in the order of `SYNTHETIC_LABELS`."""
     if labels is None:
         return DEFAULT_LABELS
-    wanted = [labels] if isinstance(labels, str) else list(labels)
+    wanted = check_texts("labels", [labels] if isinstance(labels, str) else labels, "sinus_rhythm")
     unknown = [label for label in wanted if label not in SYNTHETIC_LABELS]
     if unknown or not wanted:
         raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..feature_extraction.ecg_leads import STANDARD_LEADS
 from ..record import ECGRecord
+from .corpus_files import check_number
 from .synthetic_labels import ST_ELEVATIONS, SYNTHETIC_LABELS, check_labels
 from .synthetic_noise import electrode_noise
 from .synthetic_patients import SyntheticPatient, draw_patient, random_generator
@@ -230,11 +231,7 @@ def generate_record(
         ```
     """
     labels = check_labels(labels)
-    for name, value in (("sampling_rate", sampling_rate), ("seconds", seconds)):
-        if not np.isfinite(value) or value <= 0:
-            raise ValueError(f"`{name}` is a positive number; got {value!r}.")
-    if not np.isfinite(noise) or noise < 0:
-        raise ValueError(f"`noise` is a factor of at least 0; got {noise!r}.")
+    check_signal_options(sampling_rate, seconds, noise)
     num_samples = round(seconds * sampling_rate)
     if num_samples < 1:
         raise ValueError(f"{seconds} s at {sampling_rate} Hz are no sample; ask for a longer recording.")
@@ -349,3 +346,14 @@ def _annotations(rhythm: Rhythm, ordinary: _Complex, seconds: float) -> dict:
         "pr_seconds": None if rhythm.pr_seconds is None else round(rhythm.pr_seconds, 4),
         "heart_rate": round(60 / float(np.diff(onsets).mean()), 1) if len(onsets) > 1 else None,
     }
+
+
+def check_signal_options(sampling_rate: float, seconds: float, noise: float) -> None:
+    """Make sure that rate, length and noise are usable.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name, value in (("sampling_rate", sampling_rate), ("seconds", seconds)):
+        check_number(name, value, "a positive number", lambda number: number > 0)
+    check_number("noise", noise, "a factor of at least 0", lambda number: number >= 0)
