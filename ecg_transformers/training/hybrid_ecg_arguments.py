@@ -67,16 +67,6 @@ class HybridModelArguments(PretrainingModelArguments):
         metadata={"help": "Share of a record's tokens that is hidden. Default: the configuration's, 0.75."},
     )
 
-    def __post_init__(self):
-        for name in ("reconstruction_loss_weight", "contrastive_loss_weight"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"--{name} is a number of at least 0; got {value}.")
-        if self.mask_ratio is not None and not 0 < self.mask_ratio < 1:
-            raise ValueError(f"--mask_ratio lies between 0 and 1; got {self.mask_ratio}.")
-        if self.mask_strategy is not None and self.mask_strategy not in MASK_STRATEGIES:
-            raise ValueError(f"--mask_strategy is one of {', '.join(MASK_STRATEGIES)}; got {self.mask_strategy!r}.")
-
     def settings(self) -> dict[str, Any]:
         """Return the fields of the configuration that the arguments set."""
         inherited = {entry.name for entry in fields(PretrainingModelArguments)}

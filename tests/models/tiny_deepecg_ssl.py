@@ -97,6 +97,8 @@ SETTINGS = {
         ({"conv_stride": [2, 2, 2, 0]}, "conv_stride"),
         ({"conv_dim": []}, "conv_dim"),
         ({"feat_extract_norm": "batch"}, "feat_extract_norm"),
+        ({"hidden_act": "rectangle"}, "hidden_act"),
+        ({"feat_extract_activation": "rectangle"}, "feat_extract_activation"),
         ({"layerdrop": -0.1}, "layerdrop"),
         ({"mask_time_prob": 2}, "mask_time_prob"),
         ({"mask_time_length": 0}, "mask_time_length"),

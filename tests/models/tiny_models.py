@@ -121,6 +121,8 @@ TINY_MODELS = {
             ({"classifier_dropout": 1.1}, "classifier_dropout"),
             ({"pos_weight": [1.0, -1.0, 1.0]}, "pos_weight"),
             ({"feat_extract_norm": "batch"}, "feat_extract_norm"),
+            ({"hidden_act": "rectangle"}, "hidden_act"),
+            ({"feat_extract_activation": "rectangle"}, "feat_extract_activation"),
             ({"use_weighted_layer_sum": True}, "use_weighted_layer_sum"),
         ],
         fields=frozenset(

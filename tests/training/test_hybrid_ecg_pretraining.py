@@ -249,6 +249,9 @@ def test_parts_that_a_checkpoint_lacks_start_anew(finished, make_hybrid_argument
         (["--corpus", "nothing"], "nothing"),
         (["--recipe", "hubert_ecg"], "hubert_ecg"),
         (["--view_seconds", 0.1], "must hold a patch"),
+        (["--mask_ratio", 1], "mask_ratio"),
+        (["--contrastive_loss_weight", -1], "contrastive_loss_weight"),
+        (["--reconstruction_loss_weight", "inf"], "reconstruction_loss_weight"),
     ],
 )
 def test_arguments_that_cannot_be_used(make_hybrid_arguments, arguments, message, tmp_path):
@@ -261,8 +264,6 @@ def test_arguments_that_cannot_be_used(make_hybrid_arguments, arguments, message
     "arguments",
     [
         ["--view_seconds", 0],
-        ["--mask_ratio", 1],
-        ["--contrastive_loss_weight", -1],
         ["--picture_steps", -1],
         ["--emg_mv", -1],
     ],

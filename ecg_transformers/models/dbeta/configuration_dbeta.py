@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, T5Config
+from transformers.activations import ACT2FN
 
 # Geometry of google/flan-t5-base, the text encoder of the published weights
 _FLAN_T5_BASE = {
@@ -33,6 +34,14 @@ def _check_shares(config: PreTrainedConfig, names: tuple[str, ...]):
     for name in names:
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"`{name}` is a share between 0 and 1; got {getattr(config, name)}.")
+
+
+def _check_activations(config: PreTrainedConfig, names: tuple[str, ...] = ("hidden_act",)):
+    for name in names:
+        if getattr(config, name) not in ACT2FN:
+            raise ValueError(
+                f"`{name}` is an activation of transformers, such as 'gelu'; got {getattr(config, name)!r}."
+            )
 
 
 def _check_multiple(config: PreTrainedConfig, names: tuple[str, ...]):
@@ -112,6 +121,7 @@ class DBetaECGConfig(PreTrainedConfig):
         _check_multiple(self, names)
         shares = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop")
         _check_shares(self, shares)
+        _check_activations(self, ("hidden_act", "feat_extract_activation"))
         if self.feat_extract_norm not in ("group", "layer"):
             raise ValueError(f"`feat_extract_norm` is 'group' or 'layer'; got {self.feat_extract_norm!r}.")
 
@@ -169,6 +179,7 @@ class DBetaFusionConfig(PreTrainedConfig):
         _check_positive(self, ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"))
         _check_multiple(self, ("num_attention_heads",))
         _check_shares(self, ("hidden_dropout_prob", "attention_probs_dropout_prob"))
+        _check_activations(self)
 
 
 @strict
@@ -206,6 +217,7 @@ class DBetaDecoderConfig(PreTrainedConfig):
         _check_positive(self, sizes)
         _check_multiple(self, ("num_attention_heads",))
         _check_shares(self, ("attention_dropout", "mask_ratio"))
+        _check_activations(self)
         if self.fusion_layer < -1:
             raise ValueError(f"`fusion_layer` is a layer counted from 0, or -1; got {self.fusion_layer}.")
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 # medRxiv 10.1101/2025.03.02.25322575 and its pretraining configuration `w2v_cmsc_rlm`; the defaults below
 _SIZES: dict[str, dict[str, Any]] = {"base": {}}
@@ -215,6 +216,11 @@ class DeepECGSSLConfig(PreTrainedConfig):
         for name in ("feature_grad_mult", "diversity_loss_weight", "feature_penalty_weight", "cmsc_loss_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"`{name}` must not be negative; got {getattr(self, name)}.")
+        for name in ("hidden_act", "feat_extract_activation"):
+            if getattr(self, name) not in ACT2FN:
+                raise ValueError(
+                    f"`{name}` is an activation of transformers, such as 'gelu'; got {getattr(self, name)!r}."
+                )
         if self.feat_extract_norm not in ("group", "layer"):
             raise ValueError(f"`feat_extract_norm` is 'group' or 'layer'; got {self.feat_extract_norm!r}.")
         if self.classifier_head not in CLASSIFIER_HEADS:

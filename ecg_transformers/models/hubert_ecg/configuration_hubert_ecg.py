@@ -3,6 +3,7 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.models.hubert.configuration_hubert import HubertConfig
 
 # medRxiv 10.1101/2024.11.14.24317328 and the configurations published with the weights
@@ -139,6 +140,11 @@ class HubertECGConfig(HubertConfig):
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` is a share between 0 and 1; got {getattr(self, name)}.")
+        for name in ("hidden_act", "feat_extract_activation"):
+            if getattr(self, name) not in ACT2FN:
+                raise ValueError(
+                    f"`{name}` is an activation of transformers, such as 'gelu'; got {getattr(self, name)!r}."
+                )
         if self.feat_extract_norm not in ("group", "layer"):
             raise ValueError(f"`feat_extract_norm` is 'group' or 'layer'; got {self.feat_extract_norm!r}.")
         if self.use_weighted_layer_sum:

@@ -1,9 +1,11 @@
 """Configuration of Hybrid ECG."""
 
+import math
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 # Width, depth and heads of ViT-Ti, ViT-S and ViT-B; ST-MEM has the last two. The feed-forward part is four times as
 # wide as the model.
@@ -24,10 +26,10 @@ class HybridECGConfig(PreTrainedConfig):
     r"""Configuration of a Hybrid ECG model: a vision transformer over patches of an ECG, and its pretraining.
 
     Published (arXiv 2407.07110, third version named CREMA) are the twelve leads, the reconstruction of masked input
-    with a contrastive regularisation, and a "Signal Transformer" as encoder. Neither code nor weights nor any number
-    of the architecture are. Every value below is therefore ours; where another publication supports it, it is named
-    ("ST-MEM" is its configuration `st_mem_vit_base_dec256d4b`). Multi-scale temporal masking and the alignment of
-    views at R peaks are in a summary of the paper, but not in its abstract.
+    with a contrastive regularisation, and a "Signal Transformer" as encoder. What we know of the paper are its
+    abstracts, which give no number of the architecture. Every value below is therefore ours; where another publication
+    supports it, it is named ("ST-MEM" is its configuration `st_mem_vit_base_dec256d4b`). Multi-scale temporal masking
+    and the alignment of views at R peaks are in a summary of the paper, but not in its abstract.
 
     The defaults make 50 tokens of 10 s at 250 Hz and an encoder of 85.5 M parameters.
 
@@ -183,19 +185,27 @@ class HybridECGConfig(PreTrainedConfig):
                 "`mask_short_span_length` must not exceed `mask_span_length`; got "
                 f"{self.mask_short_span_length} and {self.mask_span_length}."
             )
-        for name in ("reconstruction_loss_weight", "contrastive_loss_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` must not be negative; got {getattr(self, name)}.")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(
+                f"`hidden_act` is an activation of transformers, such as 'gelu'; got {self.hidden_act!r}."
+            )
+        for name in ("reconstruction_loss_weight", "contrastive_loss_weight", "initializer_range"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` is a finite number of at least 0; got {getattr(self, name)}.")
+        for name in ("temperature", "layer_norm_eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` is a finite number above 0; got {getattr(self, name)}.")
         if not self.reconstruction_loss_weight + self.contrastive_loss_weight > 0:
             raise ValueError(
-                "`reconstruction_loss_weight` and `contrastive_loss_weight` are both 0, so nothing would be learned."
+                "`reconstruction_loss_weight` and `contrastive_loss_weight` are both 0, so nothing would be learned. "
+                "Set one of them above 0."
             )
-        if not self.temperature > 0:
-            raise ValueError(f"`temperature` must be positive; got {self.temperature}.")
         if self.classifier_hidden_size is not None and self.classifier_hidden_size < 1:
             raise ValueError(f"`classifier_hidden_size` must be at least 1; got {self.classifier_hidden_size}.")
-        if self.pos_weight is not None and any(not weight >= 0 for weight in self.pos_weight):
-            raise ValueError(f"`pos_weight` holds one non-negative number per label; got {list(self.pos_weight)}.")
+        if self.pos_weight is not None and any(not 0 <= weight < math.inf for weight in self.pos_weight):
+            raise ValueError(
+                f"`pos_weight` holds one finite number of at least 0 per label; got {list(self.pos_weight)}."
+            )
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> "HybridECGConfig":
