@@ -19,7 +19,7 @@ from datasets.features.features import register_feature
 from datasets.table import array_cast
 
 from ..feature_extraction.ecg_leads import canonical_lead_name
-from ..readers.row_reference import parse_reference
+from ..readers.row_reference import name_of_reference, parse_reference
 from ..record import ECGRecord
 
 # A zip archive, which `record_to_npz_bytes` writes, starts with these bytes.
@@ -265,8 +265,7 @@ class ECG:
         for value in storage.to_pylist():
             content, path = (value["bytes"], value["path"]) if value is not None else (None, None)
             if path is not None and (remote_files if "://" in path else local_files):
-                reference = parse_reference(path)
-                name = os.path.basename(path) if reference is None else reference.name
+                name = name_of_reference(path)
                 if content is None:
                     record = self._read(value, token_per_repo_id)
                     # What travels names no folder of this machine.

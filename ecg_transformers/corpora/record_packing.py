@@ -19,10 +19,11 @@ from typing import Any
 
 from ..files import written_atomically
 from ..readers.numpy_files import record_to_npz_bytes
+from ..readers.row_reference import name_of_reference, parse_reference, referenced_file
 from .columns import SPLITS, corpus_features
 from .corpus_files import check_choice
 from .ecg_feature import ECG
-from .file_workers import map_in_workers
+from .file_workers import choose_workers, map_in_workers
 from .folder import file_feature, split_of_row
 from .folder_listing import FileFacts, FolderListing, completed, facts_of_record, list_folder, read_record
 from .table_rows import Targets
@@ -36,6 +37,8 @@ PROGRESS, RECORDS, ERRORS = "conversion.jsonl", "records.csv", "errors.csv"
 
 # Records that are compressed and written together: what is kept in memory.
 _GROUP_RECORDS, _GROUP_BYTES = 100, 32 * 2**20
+
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}\.parquet")
 
 # Files between two points from which an interrupted conversion into single files goes on.
 _FILES_PER_PART = 500
@@ -122,6 +125,8 @@ def pack_records(
     """
     begin = time.monotonic()
     check_choice("to", to, FORMATS)
+    # Refused before anything is touched
+    choose_workers(workers, 1)
     if not shard_mb > 0:
         raise ValueError(f"`shard_mb` is a size in 10^6 bytes above 0; got {shard_mb!r}.")
     if quality and to != "parquet":
@@ -144,9 +149,13 @@ def pack_records(
     listing.rows.sort(key=lambda row: (SPLITS.index(split_of_row(row)), row["ecg"]))
     feature = file_feature(sampling_rate, lead_names, units)
     settings = {"to": to, "shard_mb": shard_mb, "quality": quality, "feature": repr(feature), **table_options}
-    progress = _Progress(output, _digest(listing, settings), overwrite)
+    names = [] if to == "parquet" else _file_names([row["ecg"] for row in listing.rows], folder, to)
+    progress = _Progress(output, _digest(listing, settings), overwrite, names)
     report = PackingReport(output, num_resumed=progress.done)
-    writer = (_ShardWriter if to == "parquet" else _FileWriter)(listing, progress, feature, to, shard_mb, quality)
+    if to == "parquet":
+        writer = _ShardWriter(listing, progress, feature, shard_mb, quality)
+    else:
+        writer = _FileWriter(listing, progress, feature, names)
     with writer:
         work = writer.tasks(progress.done)
         results = map_in_workers(writer.function, work, workers=workers, description="Converting", unit="file")
@@ -174,41 +183,46 @@ def _digest(listing: FolderListing, settings: dict[str, Any]) -> str:
     digest.update(json.dumps({**settings, "format": 1}, sort_keys=True, default=str).encode())
     digest.update(repr((listing.targets.kind, listing.targets.columns, listing.targets.classes)).encode())
     for row in listing.rows:
-        status = os.stat(row["ecg"])
+        status = os.stat(referenced_file(row["ecg"]))
         digest.update(repr((sorted(row.items()), status.st_size, status.st_mtime_ns)).encode())
     return digest.hexdigest()
 
 
 class _Progress:
-    """What is done: a line per part in a file, and two tables that grow with them."""
+    """What is done: a line per part in a file, and two tables that grow with them.
 
-    def __init__(self, output: Path, digest: str, overwrite: bool):
+    The first line names the single files that are going to be written: processes are ahead of what is done.
+    """
+
+    def __init__(self, output: Path, digest: str, overwrite: bool, names: Sequence[str]):
         self.output = output
         self.parts: list[dict[str, Any]] = []
         path = output / PROGRESS
         if output.is_dir() and any(output.iterdir()):
             if not path.is_file():
                 raise ValueError(f"{output} holds files that no conversion wrote. Name a new or empty folder.")
-            known, self.parts = _read_progress(path)
-            if known != digest:
+            header, self.parts = _read_progress(path)
+            if header.get("digest") != digest:
                 if not overwrite:
                     raise ValueError(
                         f"{output} holds a conversion of other files or with other settings. Name another folder, or "
                         "pass overwrite=True to start over."
                     )
-                self._remove_all(path)
+                self._remove_all(path, header)
         self.done = self.parts[-1]["end"] if self.parts else 0
         output.mkdir(parents=True, exist_ok=True)
         with written_atomically(path) as file:
-            file.writelines(json.dumps(one) + "\n" for one in ({"digest": digest}, *self.parts))
+            header = {"digest": digest, "files": list(names)}
+            file.writelines(json.dumps(one) + "\n" for one in (header, *self.parts))
         last = self.parts[-1] if self.parts else {}
         self.tables = {name: _GrowingTable(output / name, last.get(name, 0)) for name in (RECORDS, ERRORS)}
 
-    def _remove_all(self, path: Path) -> None:
-        for part in self.parts:
-            for name in part["files"]:
-                (self.output / name).unlink(missing_ok=True)
-        for name in (RECORDS, ERRORS, f"{RECORDS}.part", f"{ERRORS}.part"):
+    def _remove_all(self, path: Path, header: dict[str, Any]) -> None:
+        # A shard may have its name without being noted yet.
+        names = [file.name for file in self.output.iterdir() if _SHARD.fullmatch(file.name)]
+        for name in header.get("files", ()):
+            names += _files_of_record(name)
+        for name in (*names, RECORDS, ERRORS, f"{RECORDS}.part", f"{ERRORS}.part"):
             (self.output / name).unlink(missing_ok=True)
         path.unlink()
         self.parts = []
@@ -227,7 +241,7 @@ class _Progress:
             table.finish()
 
 
-def _read_progress(path: Path) -> tuple[str | None, list[dict[str, Any]]]:
+def _read_progress(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -235,51 +249,61 @@ def _read_progress(path: Path) -> tuple[str | None, list[dict[str, Any]]]:
         except ValueError:
             # The line that was being written when the power went
             break
-    return (entries[0].get("digest") if entries else None), entries[1:]
+    return (entries[0] if entries else {}), entries[1:]
 
 
 class _GrowingTable:
-    """A CSV that grows under another name until its end; rows that were never settled are forgotten."""
+    """A CSV that grows under another name until its end; rows that were never settled are forgotten.
+
+    The file is opened by the first row: a table that is finished stays as it is.
+    """
 
     def __init__(self, path: Path, settled: int):
         self.path = path
         self.part = path.with_name(f"{path.name}.part")
-        if path.is_file():
-            os.replace(path, self.part)
-        self.file = open(self.part, "a+", newline="", encoding="utf-8")
-        self.file.truncate(settled)
-        self.writer = csv.writer(self.file)
+        self.settled = settled
+        self.file: Any = None
 
     def write(self, header: Sequence[str], row: Sequence[Any]) -> None:
+        if self.file is None:
+            if self.path.is_file():
+                os.replace(self.path, self.part)
+            self.file = open(self.part, "a+", newline="", encoding="utf-8")
+            self.file.truncate(self.settled)
+            self.writer = csv.writer(self.file)
         if self.file.tell() == 0:
             self.writer.writerow(header)
         self.writer.writerow(row)
 
     def settle(self) -> int:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        return self.file.tell()
+        if self.file is not None:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.settled = self.file.tell()
+        return self.settled
 
     def finish(self) -> None:
-        empty = self.settle() == 0
-        self.file.close()
-        if empty:
-            self.part.unlink()
-        else:
+        self.settle()
+        if self.file is not None:
+            self.file.close()
+        if not self.part.is_file():
+            return
+        if self.settled:
+            os.truncate(self.part, self.settled)
             os.replace(self.part, self.path)
+        else:
+            self.part.unlink()
 
 
 class _Writer:
     """What both kinds of output share: the part at hand, and errors."""
 
-    def __init__(
-        self, listing: FolderListing, progress: _Progress, feature: ECG, to: str, shard_mb: float, quality: bool
-    ):
+    def __init__(self, listing: FolderListing, progress: _Progress):
         self.listing, self.progress = listing, progress
         self._new_part(progress.done)
 
     def _new_part(self, start: int) -> None:
-        self.part = {"start": start, "end": start, "records": 0, "errors": 0, "bytes": 0, "kinds": {}, "files": []}
+        self.part = {"start": start, "end": start, "records": 0, "errors": 0, "bytes": 0, "kinds": {}}
 
     def _count(self, index: int, facts: FileFacts) -> None:
         self.part["end"] = index + 1
@@ -307,10 +331,8 @@ class _Writer:
 class _ShardWriter(_Writer):
     """Parquet shards, each of one split."""
 
-    def __init__(
-        self, listing: FolderListing, progress: _Progress, feature: ECG, to: str, shard_mb: float, quality: bool
-    ):
-        super().__init__(listing, progress, feature, to, shard_mb, quality)
+    def __init__(self, listing: FolderListing, progress: _Progress, feature: ECG, shard_mb: float, quality: bool):
+        super().__init__(listing, progress)
         from datasets import Features
 
         from .quality_column import COLUMN, quality_feature
@@ -356,9 +378,9 @@ class _ShardWriter(_Writer):
             return
         schema = self.features.arrow_schema
         if self.writer is None:
-            number = sum(name.startswith(self.split) for part in self.progress.parts for name in part["files"])
-            self.part["files"] = [f"{self.split}-{number:05d}.parquet"]
-            path = self.progress.output / self.part["files"][0]
+            number = sum(part.get("shard", "").startswith(self.split) for part in self.progress.parts)
+            self.part["shard"] = f"{self.split}-{number:05d}.parquet"
+            path = self.progress.output / self.part["shard"]
             self.file = self.stack.enter_context(written_atomically(path, "wb"))
             self.writer = self.stack.enter_context(pq.ParquetWriter(self.file, schema, compression="zstd"))
         columns = {name: [row.get(name) for row in self.group] for name in self.features}
@@ -371,7 +393,7 @@ class _ShardWriter(_Writer):
         if self.writer is not None:
             self.stack.close()
             self.writer = None
-            self.part["bytes"] = (self.progress.output / self.part["files"][0]).stat().st_size
+            self.part["bytes"] = (self.progress.output / self.part["shard"]).stat().st_size
         super().close()
 
     def __exit__(self, *error: Any) -> None:
@@ -383,12 +405,10 @@ class _ShardWriter(_Writer):
 class _FileWriter(_Writer):
     """A file for each recording, and a table of them."""
 
-    def __init__(
-        self, listing: FolderListing, progress: _Progress, feature: ECG, to: str, shard_mb: float, quality: bool
-    ):
-        super().__init__(listing, progress, feature, to, shard_mb, quality)
+    def __init__(self, listing: FolderListing, progress: _Progress, feature: ECG, names: Sequence[str]):
+        super().__init__(listing, progress)
         self.function = functools.partial(_saved, feature=feature)
-        self.names = _file_names([row["ecg"] for row in listing.rows], listing.folder, to)
+        self.names = names
 
     def tasks(self, start: int) -> list[tuple[str, str]]:
         output = self.progress.output
@@ -402,9 +422,6 @@ class _FileWriter(_Writer):
         self._count(index, facts)
         self.part["bytes"] += size
         if not facts.reason:
-            self.part["files"].append(self.names[index])
-            if self.names[index].endswith(".hea"):
-                self.part["files"].append(self.names[index][: -len(".hea")] + ".dat")
             header, cells = _table_row(completed(self.listing.rows[index], facts), self.listing.targets)
             self.progress.tables[RECORDS].write(("file", *header), (self.names[index], *cells))
         if self.part["end"] - self.part["start"] >= _FILES_PER_PART:
@@ -419,7 +436,7 @@ def _packed(path: str, feature: ECG, quality: bool) -> tuple[FileFacts, dict[str
     if isinstance(record, FileFacts):
         return record, {}
     # What travels names no folder of this machine.
-    record.metadata["source"] = os.path.basename(path)
+    record.metadata["source"] = name_of_reference(path)
     stored: dict[str, Any] = {"ecg": record_to_npz_bytes(record)}
     if quality:
         stored[COLUMN] = quality_values(record)
@@ -432,13 +449,19 @@ def _saved(task: tuple[str, str], feature: ECG) -> tuple[FileFacts, int]:
     if isinstance(record, FileFacts):
         return record, 0
     target.parent.mkdir(parents=True, exist_ok=True)
-    record.metadata["source"] = path.name
+    record.metadata["source"] = name_of_reference(task[0])
     try:
         record.save(target)
     except (ValueError, TypeError) as error:
         return FileFacts(reason=f"it cannot be written: {error}"), 0
-    files = [target, *([target.with_suffix(".dat")] if target.suffix == ".hea" else [])]
-    return facts_of_record(record), sum(file.stat().st_size for file in files)
+    return facts_of_record(record), sum(
+        (target.parent / name).stat().st_size for name in _files_of_record(target.name)
+    )
+
+
+def _files_of_record(name: str) -> list[str]:
+    """Return a recording's file, and of a WFDB record that with the samples, too."""
+    return [name, *([name[: -len(".hea")] + ".dat"] if name.endswith(".hea") else [])]
 
 
 def _file_names(paths: Sequence[str], folder: Path, to: str) -> list[str]:
@@ -446,9 +469,11 @@ def _file_names(paths: Sequence[str], folder: Path, to: str) -> list[str]:
     ending = ".hea" if to == "wfdb" else ".npz"
     names, taken = [], set()
     for path in paths:
-        relative = Path(os.path.relpath(path, folder))
+        relative = Path(os.path.relpath(referenced_file(path), folder))
         parent = Path() if ".." in relative.parts or relative.is_absolute() else relative.parent
-        stem = re.sub(r"[^\w-]", "_", relative.stem, flags=re.ASCII) if to == "wfdb" else relative.stem
+        reference = parse_reference(path)
+        stem = relative.stem if reference is None else re.sub(r"[/\\#:]", "_", reference.name)
+        stem = re.sub(r"[^\w-]", "_", stem, flags=re.ASCII) if to == "wfdb" else stem
         name, number = stem, 2
         while (parent, name.lower()) in taken:
             name, number = f"{stem}_{number}", number + 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..readers.row_reference import parse_reference
+from ..readers.row_reference import parse_reference, referenced_file
 from .columns import multi_label_feature, regression_feature
 from .corpus_files import canonical_sex, plausible_age
 from .ecg_feature import ECG
@@ -294,9 +294,7 @@ def probe_files(rows_of_split: dict[str, list[dict[str, Any]]], feature: ECG) ->
     """
     of_ending: dict[str, list[str]] = {}
     for row in (row for rows in rows_of_split.values() for row in rows):
-        reference = parse_reference(row["ecg"])
-        file = Path(row["ecg"] if reference is None else reference.file)
-        of_ending.setdefault(file.suffix.lower(), []).append(row["ecg"])
+        of_ending.setdefault(Path(referenced_file(row["ecg"])).suffix.lower(), []).append(row["ecg"])
     for ending, files in of_ending.items():
         error = None
         for file in files[:_PROBES]:

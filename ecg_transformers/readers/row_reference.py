@@ -42,17 +42,6 @@ class RowReference:
         """The reference without the folder of the file."""
         return f"{os.path.basename(self.file)}#{self.dataset}:{self.row}"
 
-    @classmethod
-    def parse(cls, path: Any) -> RowReference | None:
-        """Return what a path refers to, or `None` if it is an ordinary path; so is the name of a file that exists."""
-        if not isinstance(path, (str, os.PathLike)):
-            return None
-        text = os.fspath(path)
-        match = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
-        if match is None or os.path.exists(text):
-            return None
-        return cls(match["file"], match["dataset"], int(match["row"]))
-
 
 @dataclass(frozen=True)
 class WindowReference:
@@ -82,17 +71,6 @@ class WindowReference:
         """The reference without the folder of the file."""
         return f"{os.path.basename(self.file)}#samples:{self.start}-{self.stop}"
 
-    @classmethod
-    def parse(cls, path: Any) -> WindowReference | None:
-        """Return what a path refers to, or `None` if it is an ordinary path; so is the name of a file that exists."""
-        if not isinstance(path, (str, os.PathLike)):
-            return None
-        text = os.fspath(path)
-        match = _WINDOW.fullmatch(text) if isinstance(text, str) else None
-        if match is None or os.path.exists(text):
-            return None
-        return cls(match["file"], int(match["start"]), int(match["stop"]))
-
     def check(self, num_samples: int) -> None:
         """Make sure that a recording of this many samples has the window.
 
@@ -108,5 +86,27 @@ class WindowReference:
 
 
 def parse_reference(path: Any) -> RowReference | WindowReference | None:
-    """Return the row or the window that a path refers to, or `None` if it is an ordinary path."""
-    return WindowReference.parse(path) or RowReference.parse(path)
+    """Return the row or the window that a path refers to, or `None` for an ordinary path or a file of that name."""
+    if not isinstance(path, (str, os.PathLike)):
+        return None
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        return None
+    window, row = _WINDOW.fullmatch(text), _REFERENCE.fullmatch(text)
+    if (window is None and row is None) or os.path.exists(text):
+        return None
+    if window is not None:
+        return WindowReference(window["file"], int(window["start"]), int(window["stop"]))
+    return RowReference(row["file"], row["dataset"], int(row["row"]))
+
+
+def referenced_file(path: str) -> str:
+    """Return the file that a path is, or a part of which it names."""
+    reference = parse_reference(path)
+    return path if reference is None else reference.file
+
+
+def name_of_reference(path: str) -> str:
+    """Return the last part of a path, which of the name of a row may have slashes in it."""
+    reference = parse_reference(path)
+    return os.path.basename(path) if reference is None else reference.name

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict, Features, load_from_disk
 from ecg_transformers import STANDARD_LEADS, ECGReadError, read_ecg
 from ecg_transformers.corpora.ecg_feature import ECG
 from ecg_transformers.corpora.saved_corpus import save_parquet
-from ecg_transformers.readers.row_reference import RowReference
+from ecg_transformers.readers.row_reference import RowReference, parse_reference
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def refused(path, reason, **options):
 
 
 def test_references():
-    reference = RowReference.parse("a b/x#1.hdf5#group/tracings:17")
+    reference = parse_reference("a b/x#1.hdf5#group/tracings:17")
     assert reference == RowReference("a b/x#1.hdf5", "group/tracings", 17)
     assert str(reference) == "a b/x#1.hdf5#group/tracings:17" and reference.name == "x#1.hdf5#group/tracings:17"
     for path in (
@@ -46,13 +46,13 @@ def test_references():
         "a#b:1.5",
         b"a",
     ):
-        assert RowReference.parse(path) is None
+        assert parse_reference(path) is None
 
 
 def test_a_file_of_that_name_goes_first(tmp_path):
     record = saved_record(tmp_path / "r#x:3.npz")
     (tmp_path / "r#x:3.npz").rename(tmp_path / "r#x:3")
-    assert RowReference.parse(tmp_path / "r#x:3") is None
+    assert parse_reference(tmp_path / "r#x:3") is None
     np.testing.assert_array_equal(read_ecg(tmp_path / "r#x:3", format="npz").signal, record.signal)
 
 

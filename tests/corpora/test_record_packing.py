@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -167,6 +168,79 @@ def test_an_interrupted_conversion_goes_on(thirty, tmp_path, monkeypatch, form):
     }
     again = pack_records(thirty, tmp_path / "out", **options)
     assert again.num_resumed == 30 and len(calls) == 17 + done and again.num_records == 30
+
+
+def test_a_finished_conversion_stays_as_it_is(thirty, exports, tmp_path, capsys):
+    for form in ("parquet", "npz"):
+        out = tmp_path / form
+        pack_records(exports, out, to=form)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        assert out / "errors.csv" in before and (form == "parquet" or out / "records.csv" in before)
+        assert run("convert-records", exports, "--to", form, "-o", out, "--workers", 0) == 1
+        assert "at least 1; got 0" in capsys.readouterr().err
+        assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        assert run("convert-records", exports, "--to", form, "-o", out) == 1
+        assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="at least 1; got 0"):
+        pack_records(thirty, tmp_path / "new", workers=0)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("form", ["npz", "wfdb", "parquet"])
+def test_starting_over_leaves_nothing_of_an_interrupted_conversion(thirty, tmp_path, monkeypatch, form):
+    """Also not what was written but not yet noted: files of an unfinished part, or a shard that just got its name."""
+    out = tmp_path / "out"
+    working = record_packing._Progress.add
+    noted = []
+
+    def stopping(progress, part):
+        if len(noted) == 1:
+            raise Stopped
+        noted.append(part)
+        working(progress, part)
+
+    monkeypatch.setattr(record_packing, "_FILES_PER_PART", 7)
+    monkeypatch.setattr(record_packing._Progress, "add", stopping)
+    with pytest.raises(Stopped):
+        pack_records(thirty, out, to=form, shard_mb=0.03, workers=1)
+    assert len([path for path in out.iterdir() if path.suffix in (".npz", ".hea", ".parquet")]) > len(noted)
+    monkeypatch.undo()
+    few = tmp_path / "few"
+    few.mkdir()
+    recording(1, seconds=1).save(few / "x.npz")
+    assert pack_records(few, out, overwrite=True).num_records == 1
+    assert {path.name for path in out.iterdir()} == {"conversion.jsonl", "train-00000.parquet"}
+
+
+@pytest.mark.parametrize("form", ["parquet", "npz", "wfdb"])
+def test_rows_of_a_file(tmp_path, form):
+    source = tmp_path / "in"
+    source.mkdir()
+    signals = np.stack([recording(number, seconds=2).signal.T + 1 for number in range(3)])
+    with h5py.File(source / "exams.hdf5", "w") as file:
+        file["parts/tracings"] = signals
+    names = [f"exams.hdf5#parts/tracings:{number}" for number in range(3)]
+    (source / "t.csv").write_text("\n".join(["file,AF", *(f"{name},1" for name in names)]) + "\n")
+    options = {"labels_csv": "t.csv", "sampling_rate": 250, "lead_names": "standard"}
+    report = pack_records(source, tmp_path / "out", to=form, **options)
+    assert report.num_records == 3 and report.num_errors == 0
+    if form == "parquet":
+        corpus = load_corpus(tmp_path / "out", split=(1, 0, 0))
+    else:
+        corpus = load_corpus(tmp_path / "out", labels_csv="records.csv", split=(1, 0, 0))
+        ending = "npz" if form == "npz" else "hea"
+        stem = "exams.hdf5_parts_tracings_" if form == "npz" else "exams_hdf5_parts_tracings_"
+        assert [path.name for path in sorted((tmp_path / "out").glob(f"*.{ending}"))] == [
+            f"{stem}{number}.{ending}" for number in range(3)
+        ]
+    assert corpus["train"]["record_id"][:] == names
+    for row, expected in zip(corpus["train"], signals, strict=True):
+        assert np.abs(row["ecg"].signal - expected.T).max() < (0.00051 if form == "wfdb" else 1e-7)
+    # The digest notices a file that changed.
+    with h5py.File(source / "exams.hdf5", "a") as file:
+        file["more"] = signals
+    with pytest.raises(ValueError, match="conversion of other files"):
+        pack_records(source, tmp_path / "out", to=form, **options)
 
 
 def test_other_content_is_not_overwritten(thirty, tmp_path, capsys):
