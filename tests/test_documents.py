@@ -215,6 +215,39 @@ def test_the_document_names_every_corpus_and_format():
             assert f"`{ending}`" in formats, (name, ending)
 
 
+# What makes the commands of docs/pretraining.md and docs/heart_age.md short; the rest of them is as it stands.
+SHORTER = {
+    "pretrain_hybrid_ecg.py": "--corpus_options num_patients=50 records_per_patient=1 --max_steps 2 "
+    "--eval_strategy no --save_strategy no --per_device_train_batch_size 8 --probe_untrained 1",
+    "linear_probe.py": "--corpus_options num_patients=50 records_per_patient=1 --untrained 1 --bootstrap_resamples 10",
+    "finetune_classification.py": "--num_train_epochs 1",
+}
+
+
+def test_the_commands_of_pretraining_and_heart_age_run(tmp_path, monkeypatch, capsys):
+    import runpy
+
+    monkeypatch.chdir(tmp_path)
+    documents = [ROOT / "docs" / name for name in ("pretraining.md", "heart_age.md")]
+    commands = [command for document in documents for command in shell_commands(document)]
+    # Those of HuBERT-ECG are run above.
+    commands = [command for command in commands if "pretrain_hubert_ecg" not in command]
+    assert len(commands) >= 4
+    tables = "\n".join(code_blocks(documents[1], "python"))
+    assert "num_patients=600" in tables
+    exec(tables.replace("num_patients=600", "num_patients=50"), {})
+    for command in commands:
+        program, script, *arguments = shlex.split(command)
+        assert program == "python"
+        arguments += shlex.split(SHORTER[Path(script).name]) + ["--disable_tqdm", "true"]
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        assert ended.value.code == 0, f"{command}\n{capsys.readouterr()}"
+    for made in ("hybrid/README.md", "hybrid/reconstructions/final.png", "probe/metrics.json", "heart-age/README.md"):
+        assert (tmp_path / "runs" / made).stat().st_size > 0, made
+
+
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
 def test_cards_have_metadata_licence_and_sources(path):
     from huggingface_hub import ModelCard
