@@ -121,7 +121,8 @@ def list_folder(
             ", …" if len(containers) > 3 else "",
         )  # fmt: skip
     if table_path is None:
-        if any(option is not None for option in (label_columns, label_separator, problem_type, patient_column)):
+        # No label columns are what pretraining asks for
+        if label_columns or any(option is not None for option in (label_separator, problem_type, patient_column)):
             raise ValueError(
                 "`label_columns`, `label_separator`, `problem_type` and `patient_column` describe a table: name it "
                 "with `labels_csv`."

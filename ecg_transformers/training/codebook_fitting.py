@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +62,6 @@ def fit_codebooks(
     seed: int = 0,
     epochs: int = 1,
     batch_rows: int = BATCH_ROWS,
-    on_rows: Callable[[int], Any] | None = None,
 ) -> tuple[list[Codebook], np.ndarray]:
     """Fit one codebook of each size with scikit-learn's `MiniBatchKMeans`, in one pass over the descriptors per epoch.
 
@@ -81,7 +79,6 @@ def fit_codebooks(
         seed (`int`, *optional*, defaults to 0): of first centres and sample.
         epochs (`int`, *optional*, defaults to 1): passes over the stream.
         batch_rows (`int`, *optional*, defaults to 9300): rows of a step.
-        on_rows (callable, *optional*): called with the number of rows of each tensor, for a progress bar.
 
     Returns:
         `tuple` of the codebooks in the order of `sizes`, their `inertia` measured on the sample, and the sample
@@ -113,8 +110,6 @@ def fit_codebooks(
             rows = prepare_rows(batch.reshape(-1, batch.shape[-1]), True).cpu().numpy()
             if epoch == 0:
                 sample.add(rows)
-            if on_rows is not None:
-                on_rows(len(rows))
             waiting.append(rows)
             wanted = batch_rows if started else first_rows
             if sum(map(len, waiting)) < wanted:

@@ -139,8 +139,10 @@ class CodebookSet:
                 Codebook(centers[f"centers.{place}"], bool(entry["normalize"]), entry["inertia"])
                 for place, entry in enumerate(description["codebooks"])
             ]
+            if not books or not isinstance(description["descriptors"].get("kind"), str):
+                raise ValueError("it names no codebooks, or not what their descriptors are")
             return cls(books, description["descriptors"], description.get("facts", {}))
-        except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        except (OSError, AttributeError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise ValueError(
                 f"{folder} holds no codebooks ({CODEBOOKS_FILE} and {CENTERS_FILE}): {type(error).__name__}: {error}. "
                 "`pretrain_hubert_ecg.py cluster` writes them."

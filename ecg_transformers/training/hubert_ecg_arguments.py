@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .arguments import CorpusArguments
+from .augmentation_settings import AugmentationArguments
 from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments
 from .run_arguments import parse_arguments
 from .shard_descriptors import DESCRIPTORS
@@ -49,7 +50,7 @@ class ClusterArguments:
         default=None,
         metadata={
             "help": "Take the codebooks from k-means files of the original (joblib) instead of fitting them; nothing "
-            "in them is run. --descriptors says what they are over; no corpus is needed."
+            "in them is run. --descriptors says what they are over; neither corpus nor --clusters matter."
         },
     )
     normalize_targets: bool = field(
@@ -63,12 +64,21 @@ class ClusterArguments:
         default="first",
         metadata={"help": "Which 5 s of a longer record: 'first', or 'all' of them.", "choices": ["first", "all"]},
     )
-    max_records: int | None = field(default=None, metadata={"help": "Take that many training records, at random."})
+    max_records: int | None = field(
+        default=None, metadata={"help": "Take that many training records: at random, of a stream the first."}
+    )
     epochs: int = field(default=1, metadata={"help": "Passes over the records."})
     batch_size: int = field(default=100, metadata={"help": "Records read at a time."})
     num_workers: int = field(default=0, metadata={"help": "Processes that read and describe records."})
     recipe: str | None = field(
         default=None, metadata={"help": "Preprocessing recipe for shards. Default: that of the published models."}
+    )
+    like: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a HuBERT-ECG whose preprocessing, and so whose rate (50, 100 or 500 Hz), "
+            "shards shall have."
+        },
     )
     device: str | None = field(
         default=None, metadata={"help": "Where a model runs: cpu, cuda. Default: an accelerator if there is one."}
@@ -96,6 +106,8 @@ class ClusterArguments:
                 raise ValueError(f"--{name} must be 0 or more; got {getattr(self, name)}.")
         if self.max_records is not None and self.max_records < 1:
             raise ValueError(f"--max_records must be at least 1; got {self.max_records}.")
+        if self.like is not None and self.recipe is not None:
+            raise ValueError("--like and --recipe both say how records are preprocessed; give one.")
         if self.windows not in ("first", "all"):
             raise ValueError(f"--windows is 'first' or 'all'; got {self.windows!r}.")
 
@@ -216,6 +228,13 @@ class HubertECGPretrainingArguments(PretrainingArguments):
         },
     )
 
+    def __post_init__(self):
+        if self.early_stopping_patience and (self.eval_strategy == "no" or not self.load_best_model_at_end):
+            raise ValueError(
+                "--early_stopping_patience needs evaluation (--eval_strategy) and --load_best_model_at_end true."
+            )
+        super().__post_init__()
+
 
 def parse_cluster_arguments(arguments: Sequence[str] | None = None) -> tuple[ClusterArguments, StreamCorpusArguments]:
     """Read the arguments of `pretrain_hubert_ecg.py cluster`; see `parse_arguments`."""
@@ -230,10 +249,22 @@ def parse_cluster_arguments(arguments: Sequence[str] | None = None) -> tuple[Clu
 
 def parse_hubert_ecg_pretraining_arguments(
     arguments: Sequence[str] | None = None,
-) -> tuple[HubertECGModelArguments, StreamCorpusArguments, TargetArguments, HubertECGPretrainingArguments]:
+) -> tuple[
+    HubertECGModelArguments,
+    StreamCorpusArguments,
+    TargetArguments,
+    HubertECGPretrainingArguments,
+    AugmentationArguments,
+]:
     """Read the arguments of `pretrain_hubert_ecg.py train`; see `parse_arguments`."""
     return parse_arguments(
-        (HubertECGModelArguments, StreamCorpusArguments, TargetArguments, HubertECGPretrainingArguments),
+        (
+            HubertECGModelArguments,
+            StreamCorpusArguments,
+            TargetArguments,
+            HubertECGPretrainingArguments,
+            AugmentationArguments,
+        ),
         arguments,
         "Pretrain HuBERT-ECG to find the codes of hidden tokens. The first argument may be a .json or .yaml file with "
         "the same names.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -67,18 +68,30 @@ class Describer:
         self.teacher: Teacher | None = None
         if arguments.descriptors in DESCRIPTORS:
             self.kind = arguments.descriptors
-            self.extractor = ECGFeatureExtractor.for_model_type("hubert_ecg", recipe=arguments.recipe)
-            self.description = {"kind": self.kind, "sampling_rate": int(self.extractor.sampling_rate)}
+            self.extractor = (
+                ECGFeatureExtractor.from_pretrained(arguments.like)
+                if arguments.like
+                else ECGFeatureExtractor.for_model_type("hubert_ecg", recipe=arguments.recipe)
+            )
+            self.description = {"kind": self.kind}
         else:
             self.kind = "hidden_states"
-            self.teacher = Teacher.load(arguments.descriptors, arguments.layer, arguments.revision)
+            try:
+                self.teacher = Teacher.load(arguments.descriptors, arguments.layer, arguments.revision)
+            except ValueError as error:
+                raise ValueError(
+                    f"--descriptors {arguments.descriptors} is none of {', '.join(DESCRIPTORS)}, and no model: {error}"
+                ) from error
             self.extractor = ECGFeatureExtractor.from_pretrained(arguments.descriptors, revision=arguments.revision)
             self.description = {
                 "kind": self.kind,
                 "layer": arguments.layer,
                 "model": local_name(arguments.descriptors),
-                "sampling_rate": int(self.extractor.sampling_rate),
             }
+        self.description |= {
+            "sampling_rate": int(self.extractor.sampling_rate),
+            "recipe": self.extractor.recipe,
+        }
         self.device = torch.device(
             arguments.device
             or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None)
@@ -129,6 +142,9 @@ def cluster_descriptors(arguments: ClusterArguments, data_args: StreamCorpusArgu
     folder = Path(arguments.output_dir)
     if (folder / CODEBOOKS_FILE).exists() and not arguments.overwrite_output_dir:
         raise ValueError(f"{folder} holds codebooks; --overwrite_output_dir replaces them.")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output {folder} is a file; name a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
     with clock.measure("loading"):
         describer = Describer(arguments)
         dataset = None if arguments.import_kmeans else _training_records(arguments, data_args)
@@ -155,6 +171,10 @@ def cluster_descriptors(arguments: ClusterArguments, data_args: StreamCorpusArgu
         "environment": describe_environment(),
     }
     codebooks = CodebookSet(books, describer.description, facts)
+    # First the file without which a folder holds no codebooks
+    for name in (CODEBOOKS_FILE, REPORT_FILE, PICTURE_FILE):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / TEACHER_FOLDER, ignore_errors=True)
     if describer.teacher is not None:
         describer.teacher.model.save_pretrained(folder / TEACHER_FOLDER)
         describer.extractor.save_pretrained(folder / TEACHER_FOLDER)
@@ -162,7 +182,6 @@ def cluster_descriptors(arguments: ClusterArguments, data_args: StreamCorpusArgu
     if arguments.report and sample is not None:
         with clock.measure("report"):
             result.report = _report(codebooks, sample, describer, dataset, arguments)
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / REPORT_FILE, result.report)
         _draw(codebooks, sample, result.report, folder / PICTURE_FILE)
     # Last: a folder with this file is whole.
@@ -176,10 +195,9 @@ def _training_records(arguments: ClusterArguments, data_args: StreamCorpusArgume
     dataset = training_split(load_splits(without_labels(data_args)))
     if data_args.streaming:
         return dataset if arguments.max_records is None else dataset.take(arguments.max_records)
-    if arguments.max_records is not None and arguments.max_records < len(dataset):
-        chosen = np.random.default_rng(arguments.seed).permutation(len(dataset))[: arguments.max_records]
-        dataset = dataset.select(sorted(chosen.tolist()))
-    return dataset
+    # In random order: the first records place the centres, and neighbours come from one hospital
+    order = np.random.default_rng(arguments.seed).permutation(len(dataset))[: arguments.max_records]
+    return dataset.select(order.tolist())
 
 
 def training_split(corpus: Any) -> Any:

@@ -16,6 +16,12 @@ from transformers.utils import logging
 
 from ..models.hubert_ecg.configuration_hubert_ecg import HubertECGConfig
 from ..models.hubert_ecg.modeling_hubert_ecg import HubertECGForPreTraining
+from .augmentation_settings import (
+    AugmentationArguments,
+    AugmentationSettings,
+    augmentation_report,
+    describe_augmentations,
+)
 from .building import reinitialize_head
 from .callbacks import CropEpochCallback, DynamicRegularizerCallback, GracefulStopCallback
 from .codebook_quality import effective_codes
@@ -30,7 +36,7 @@ from .hubert_ecg_arguments import (
     parse_hubert_ecg_pretraining_arguments,
 )
 from .hubert_ecg_clustering import cluster_descriptors, training_split
-from .hubert_ecg_targets import HubertECGCollator, NamedSplit, NamedStream, Teacher, open_targets
+from .hubert_ecg_targets import HubertECGCollator, NamedSplit, NamedStream, Teacher, check_recipe, open_targets
 from .linear_probe import load_probe_task
 from .output_folder import check_start, prepare_output_dir
 from .pretraining_building import BuiltPretraining, build_for_pretraining
@@ -107,7 +113,21 @@ class HubertECGPretrainingTrainer(PretrainingTrainer):
         inputs = super()._prepare_inputs(inputs)
         if self.teacher is not None and "labels" not in inputs:
             inputs = {**inputs, "labels": self.teacher.labels(inputs, self.codebooks)}
+            inputs.pop("undisturbed_values", None)
         return inputs
+
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        """Return the loader of the validation records; streams are read by one worker at most.
+
+        Several end with a batch each that is not full, and evaluation would count each as a full one.
+        """
+        workers = self.args.dataloader_num_workers
+        if isinstance(self.eval_dataset, NamedStream):
+            self.args.dataloader_num_workers = min(workers, 1)
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_num_workers = workers
 
     @torch.no_grad()
     def _note(self, phase: str, outputs: Any, inputs: Mapping[str, torch.Tensor]) -> None:
@@ -164,6 +184,7 @@ def pretrain_hubert_ecg(
     data_args: StreamCorpusArguments,
     target_args: TargetArguments,
     training_args: HubertECGPretrainingArguments,
+    augmentation_args: AugmentationArguments | None = None,
 ) -> PretrainingResult:
     """Pretrain HuBERT-ECG on the codes of a corpus' recordings, without labels, and save it with its preprocessing.
 
@@ -172,6 +193,8 @@ def pretrain_hubert_ecg(
         data_args (`StreamCorpusArguments`): which corpus.
         target_args (`TargetArguments`): which codebooks.
         training_args (`HubertECGPretrainingArguments`): optimisation and output folder.
+        augmentation_args (`AugmentationArguments`, *optional*): how training records are disturbed; not at all by
+            default.
 
     Returns:
         `PretrainingResult`.
@@ -181,7 +204,9 @@ def pretrain_hubert_ecg(
         TrainingInterrupted: if SIGTERM or Ctrl-C ended training; a checkpoint has been written.
     """
     with process_of_run(training_args):
-        return _pretrain(model_args, data_args, target_args, training_args)
+        return _pretrain(
+            model_args, data_args, target_args, training_args, augmentation_args or AugmentationArguments()
+        )
 
 
 def _pretrain(
@@ -189,6 +214,7 @@ def _pretrain(
     data_args: StreamCorpusArguments,
     target_args: TargetArguments,
     training_args: HubertECGPretrainingArguments,
+    augmentation_args: AugmentationArguments,
 ) -> PretrainingResult:
     clock = Clock()
     if data_args.streaming and training_args.max_steps <= 0:
@@ -208,13 +234,17 @@ def _pretrain(
     splits = _splits(corpus, data_args, training_args)
     facts = _corpus_facts(data_args, corpus)
     skip_evaluation_without_records("validation" in splits, training_args)
-    check_start(checkpoint, training_args, _start(model_args, data_args, target_args, training_args, corpus))
+    augmentations = AugmentationSettings.from_arguments(augmentation_args)
+    start = _start(model_args, data_args, target_args, training_args, corpus)
+    check_start(checkpoint, training_args, {**start, **describe_augmentations(augmentations)})
 
     seed_run(training_args)
     built = build_hubert_ecg(model_args, codebooks, target_args.keep_heads)
-    trainer, stopper = make_trainer(built, splits, codebooks, teacher, data_args, training_args)
+    check_recipe(codebooks, built.extractor)
+    trainer, stopper = make_trainer(built, splits, codebooks, teacher, data_args, training_args, augmentations)
     if trainer.is_world_process_zero():
-        print(_opening_report(facts, built, codebooks, training_args), flush=True)
+        report = [_opening_report(facts, built, codebooks, training_args), *augmentation_report(augmentations)]
+        print("\n".join(report), flush=True)
     described = {
         "new_parts": built.new_parts,
         "codebooks": local_name(target_args.codebooks),
@@ -226,9 +256,10 @@ def _pretrain(
         described,
         built.base_model,
         built.extractor,
-        (model_args, data_args, target_args, training_args),
+        (model_args, data_args, target_args, training_args, augmentation_args),
         measure_names(codebooks),
         probe_task=probe_task,
+        training=describe_augmentations(augmentations),
     )
     return run_pretraining(trainer, stopper, checkpoint, clock, run_facts)
 
@@ -250,7 +281,15 @@ def build_hubert_ecg(
     if not model_args.from_scratch:
         usual = HubertECGConfig()
         settings |= {name: getattr(usual, name) for name in _FIELDS_OF_PRETRAINING}
-    built = build_for_pretraining(model_args, HubertECGForPreTraining, settings)
+
+    def check(config: HubertECGConfig) -> None:
+        if list(config.vocab_sizes) != codebooks.sizes:
+            raise ValueError(
+                f"--config_overrides vocab_sizes={list(config.vocab_sizes)}: the codebooks have {codebooks.sizes} "
+                "codes, and the model follows them; leave it out."
+            )
+
+    built = build_for_pretraining(model_args, HubertECGForPreTraining, settings, check)
     heads = {"final_proj", "label_embedding"}
     if keep_heads:
         missing = sorted(heads & set(built.new_parts))
@@ -273,6 +312,7 @@ def make_trainer(
     teacher: Teacher | None,
     data_args: StreamCorpusArguments,
     training_args: HubertECGPretrainingArguments,
+    augmentations: AugmentationSettings | None = None,
 ) -> tuple[HubertECGPretrainingTrainer, GracefulStopCallback]:
     """Put model, targets, data and callbacks together.
 
@@ -284,7 +324,7 @@ def make_trainer(
     callbacks: list[Any] = [stopper]
     if isinstance(splits["train"], NamedSplit):
         callbacks.append(CropEpochCallback(splits["train"]))
-    if training_args.early_stopping_patience and training_args.load_best_model_at_end:
+    if training_args.early_stopping_patience:
         callbacks.append(
             EarlyStoppingCallback(training_args.early_stopping_patience, training_args.early_stopping_threshold)
         )
@@ -293,7 +333,9 @@ def make_trainer(
     trainer = HubertECGPretrainingTrainer(
         model=built.model,
         args=training_args,
-        data_collator=HubertECGCollator(built.extractor, built.model.config, shards, data_args.train_windows),
+        data_collator=HubertECGCollator(
+            built.extractor, built.model.config, shards, data_args.train_windows, augmentations
+        ),
         # Tokens are hidden in validation too, always the same ones, or there would be no task.
         eval_collator=HubertECGCollator(built.extractor, built.model.config, shards, "first"),
         train_dataset=splits["train"],
@@ -327,7 +369,8 @@ def run_hubert_ecg_command(arguments: Sequence[str] | None = None) -> int:
     }
     if arguments and arguments[0] in commands:
         run, parse = commands[arguments[0]]
-        return run_script(run, lambda: parse(arguments[1:]))
+        said = "interrupted: nothing was written" if arguments[0] == "cluster" else None
+        return run_script(run, lambda: parse(arguments[1:]), **({"interrupted": said} if said else {}))
     program = Path(sys.argv[0]).name
     text = (
         f"usage: {program} {{{','.join(COMMANDS)}}} ...\n\n"

@@ -22,7 +22,8 @@ from torch.utils.data import IterableDataset
 from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from ..feature_extraction.signal_steps import SignalBatch, apply_recipe
 from ..models.hubert_ecg.configuration_hubert_ecg import HubertECGConfig
-from ..models.hubert_ecg.modeling_hubert_ecg import HubertECGModel
+from ..models.hubert_ecg.modeling_hubert_ecg import HubertECGModel, find_real_tokens
+from .augmentation_settings import AugmentationSettings, augment_records
 from .codebooks import CodebookSet
 from .data import CorpusSplit, joint_seed
 from .row_randomness import row_uniforms
@@ -65,8 +66,9 @@ class NamedStream(IterableDataset):
         stream (`datasets.IterableDataset`): a split.
         seed (`int`, *optional*, defaults to 0): seed of the run.
         shuffle_buffer (`int`, *optional*, defaults to 0): records among which the next one is drawn.
-        repeat (`bool`, *optional*, defaults to `False`): begin again at the end, for ever, each time in another order
-            and with other windows. A run that is resumed reads again what it has seen, and so finds its place.
+        repeat (`bool`, *optional*, defaults to `False`): begin again at the end, for ever, each time with other
+            windows and, with a buffer, in another order. A run that is resumed reads again what it has seen, and so
+            finds its place.
     """
 
     def __init__(self, stream: Any, seed: int = 0, shuffle_buffer: int = 0, repeat: bool = False):
@@ -162,6 +164,27 @@ def draw_token_mask(seeds: Sequence[int], allowed: torch.Tensor, probability: fl
     return ranks < wanted[:, None]
 
 
+def check_recipe(codebooks: CodebookSet | None, extractor: ECGFeatureExtractor) -> None:
+    """Make sure that descriptors are computed in training as they were for clustering.
+
+    Raises:
+        ValueError: if the model's recipe is another one than that of the codebooks.
+    """
+    recipe = codebooks.descriptors.get("recipe") if codebooks is not None else None
+    if recipe is not None and recipe != extractor.recipe:
+        raise ValueError(
+            "The codebooks were made with another preprocessing than the model's, so their codes would not mean the "
+            f"same: {_differing(recipe, extractor.recipe)}. Cluster with `--like` the model, or train with `--recipe`."
+        )
+
+
+def _differing(first: Sequence[Any], second: Sequence[Any]) -> str:
+    if len(first) != len(second):
+        return f"{len(first)} steps and {len(second)}"
+    one, other = next((one, other) for one, other in zip(first, second, strict=True) if one != other)
+    return f"{one} and {other}"
+
+
 class HubertECGCollator:
     """Turn rows of a corpus into a batch for `HubertECGForPreTraining`.
 
@@ -171,9 +194,12 @@ class HubertECGCollator:
         codebooks (`CodebookSet`, *optional*): over shard descriptors; gives `labels`. Codes of a teacher are added
             where the model is, see `Teacher`.
         windows (`str`, *optional*, defaults to `"random"`): `"random"` or `"first"`.
+        augmentations (`AugmentationSettings`, *optional*): disturb what the model sees. Codes are those of the
+            undisturbed records.
 
     Raises:
-        ValueError: for another choice of windows, or a model that does not make 93 tokens of a row.
+        ValueError: for another choice of windows, a model that does not make 93 tokens of a row, or codebooks whose
+            descriptors were made with another recipe.
     """
 
     def __init__(
@@ -182,6 +208,7 @@ class HubertECGCollator:
         config: HubertECGConfig,
         codebooks: CodebookSet | None = None,
         windows: str = "random",
+        augmentations: AugmentationSettings | None = None,
     ):
         if windows not in ("first", "random"):
             raise ValueError(f"windows must be 'first' or 'random'; got {windows!r}.")
@@ -189,10 +216,12 @@ class HubertECGCollator:
         self.config = config
         self.codebooks = codebooks
         self.windows = windows
+        self.augmentations = augmentations or AugmentationSettings()
         self.shard_rate = int(extractor.sampling_rate)
         samples = 12 * 5 * self.shard_rate
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
             samples = (samples - kernel) // stride + 1
+        check_recipe(codebooks, extractor)
         if codebooks is not None and samples != NUM_SHARDS:
             raise ValueError(
                 f"The model makes {samples} tokens of a row, but there are codes for {NUM_SHARDS} shards. Its "
@@ -207,13 +236,17 @@ class HubertECGCollator:
 
         Returns:
             `dict[str, torch.Tensor]`: `input_values` `(records, samples)`, `attention_mask` where a record is padded,
-            `mask_time_indices` `(records, tokens)`, and with codebooks `labels` `(records, codebooks, tokens)`, -100
-            where a shard or token is not all real.
+            `mask_time_indices` `(records, tokens)`, with codebooks `labels` `(records, codebooks, tokens)`, -100 where
+            a shard or token is not all real, and with augmentations but no codebooks `undisturbed_values`, for a
+            teacher.
         """
-        seeds = [row["window_seed"] for row in rows]
-        generator = torch.Generator().manual_seed(joint_seed(seeds))
-        leads, real, values, valid = self.preprocess([row["ecg"] for row in rows], self.windows, generator)
-        tokens = _real_tokens(valid, self.config)
+        seeds, records = [row["window_seed"] for row in rows], [row["ecg"] for row in rows]
+        leads, real, values, valid = self._preprocess(records, seeds)
+        undisturbed = values
+        disturbed = augment_records(records, self.augmentations, seeds)
+        if self.augmentations.augmentations:
+            values = self._preprocess(disturbed, seeds)[2]
+        tokens = find_real_tokens(valid, self.config)
         batch = {
             "input_values": values,
             "mask_time_indices": draw_token_mask(seeds, tokens, self.config.mask_time_prob),
@@ -221,19 +254,17 @@ class HubertECGCollator:
         # Without padding the mask says nothing, and attention without a mask is faster.
         if not valid.all():
             batch["attention_mask"] = valid.long()
+        if self.codebooks is None and values is not undisturbed:
+            batch["undisturbed_values"] = undisturbed
         if self.codebooks is not None:
             described = describe_shards(leads, self.codebooks.descriptors["kind"], self.shard_rate)
             known = (tokens & real_shards(real, self.shard_rate))[:, None]
             batch["labels"] = self.codebooks.assign(described).masked_fill(~known, -100)
         return batch
 
-
-def _real_tokens(valid: torch.Tensor, config: HubertECGConfig) -> torch.Tensor:
-    """The model's own rule, `HubertECGPreTrainedModel.get_token_mask`, where there is no model."""
-    padded = (~valid).float()[:, None]
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        padded = torch.nn.functional.max_pool1d(padded, kernel, stride)
-    return padded[:, 0] == 0
+    def _preprocess(self, records: Sequence[Any], seeds: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """Preprocess records in the windows that the seeds decide."""
+        return self.preprocess(records, self.windows, torch.Generator().manual_seed(joint_seed(seeds)))
 
 
 class Teacher(nn.Module):
@@ -287,7 +318,7 @@ class Teacher(nn.Module):
     def labels(self, batch: Mapping[str, torch.Tensor], codebooks: CodebookSet) -> torch.Tensor:
         """Return the codes of a batch, `(rows, codebooks, tokens)`, -100 where a token is not all real."""
         mask = batch.get("attention_mask")
-        labels = codebooks.assign(self(batch["input_values"], mask))
+        labels = codebooks.assign(self(batch.get("undisturbed_values", batch["input_values"]), mask))
         if mask is not None:
             labels = labels.masked_fill(~self.model.get_token_mask(mask)[:, None], -100)
         return labels
@@ -305,4 +336,12 @@ def open_targets(folder: str | Path) -> tuple[CodebookSet, Teacher | None]:
         return codebooks, None
     if kind != "hidden_states":
         raise ValueError(f"{folder}: descriptors are {', '.join(DESCRIPTORS)} or hidden_states; found {kind!r}.")
-    return codebooks, Teacher.load(Path(folder) / TEACHER_FOLDER, int(codebooks.descriptors["layer"]))
+    layer = codebooks.descriptors.get("layer")
+    if not isinstance(layer, int):
+        raise ValueError(f"{folder}: codebooks over hidden states name the layer; found {layer!r}.")
+    if not (Path(folder) / TEACHER_FOLDER).is_dir():
+        raise ValueError(
+            f"{folder} lacks the folder {TEACHER_FOLDER!r} with the model whose hidden states were clustered. Copy it "
+            "too, or cluster again."
+        )
+    return codebooks, Teacher.load(Path(folder) / TEACHER_FOLDER, layer)

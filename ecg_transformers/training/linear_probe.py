@@ -129,7 +129,12 @@ class LinearProbe:
         self._scores.update({(name, kind): value for kind, value in scores.items()})
 
     def add_untrained(
-        self, name: str, config: PreTrainedConfig, extractor: ECGFeatureExtractor, seeds: Sequence[int]
+        self,
+        name: str,
+        config: PreTrainedConfig,
+        extractor: ECGFeatureExtractor,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
     ) -> None:
         """Probe randomly initialised encoders of a configuration, against which the encoder `name` is compared.
 
@@ -138,13 +143,14 @@ class LinearProbe:
             config (`PreTrainedConfig`): its configuration.
             extractor (`ECGFeatureExtractor`): its preprocessing.
             seeds (sequence of `int`): one encoder each; AUROCs are averaged over them.
+            device (`torch.device`, *optional*, defaults to `"cpu"`): where they run.
         """
         runs = []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 model = AutoModel.from_config(copy.deepcopy(config))
-            runs.append(self._probe(f"{name}, untrained", model, extractor)[0])
+            runs.append(self._probe(f"{name}, untrained", model.to(device), extractor)[0])
         for kind in runs[0] if runs else ():
             self._scores[name, f"untrained {kind}"] = np.stack([run[kind] for run in runs])
         self._facts[name]["untrained_seeds"] = list(seeds)
@@ -380,7 +386,9 @@ def probe_pretrained(model: PreTrainedModel, extractor: Any, task: Classificatio
     probe = LinearProbe(task, settings)
     probe.add("pretrained", model, extractor)
     if arguments.probe_untrained:
-        probe.add_untrained("pretrained", model.config, extractor, range(arguments.probe_untrained))
+        probe.add_untrained(
+            "pretrained", model.config, extractor, range(arguments.probe_untrained), device=model.device
+        )
     return probe.report()
 
 

@@ -161,7 +161,7 @@ def run_probe(corpus_args: ProbeCorpusArguments, arguments: ProbeArguments) -> d
             probe.add(name, inference.model, inference.extractor)
             if arguments.untrained:
                 seeds = range(arguments.untrained)
-                probe.add_untrained(name, inference.model.config, inference.extractor, seeds)
+                probe.add_untrained(name, inference.model.config, inference.extractor, seeds, inference.model.device)
     with clock.measure("intervals"):
         report = probe.report()
     seconds = clock.finish()

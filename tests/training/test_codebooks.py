@@ -1,4 +1,5 @@
 import io
+import json
 import pickle
 
 import joblib
@@ -75,6 +76,12 @@ def test_saved_and_opened_again(books, tmp_path):
 def test_folders_without_codebooks_are_refused(books, tmp_path):
     with pytest.raises(ValueError, match="holds no codebooks"):
         CodebookSet.load(tmp_path)
+    books.save(tmp_path)
+    whole = json.loads((tmp_path / "codebooks.json").read_text())
+    for wrong in ({"descriptors": None}, {"descriptors": {}}, {"codebooks": []}, {"codebooks": None}):
+        (tmp_path / "codebooks.json").write_text(json.dumps({**whole, **wrong}))
+        with pytest.raises(ValueError, match="holds no codebooks"):
+            CodebookSet.load(tmp_path)
     books.save(tmp_path)
     (tmp_path / "codebooks.safetensors").write_bytes(b"{}")
     with pytest.raises(ValueError, match="holds no codebooks"):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from sklearn.cluster import MiniBatchKMeans
 from transformers import AutoModelForPreTraining
 
-from ecg_transformers import HubertECGForPreTraining
+from ecg_transformers import ECGFeatureExtractor, HubertECGConfig, HubertECGForPreTraining, load_corpus
 from ecg_transformers.training import (
     CodebookSet,
     TrainingInterrupted,
@@ -78,7 +79,8 @@ def test_codebooks_are_written_with_a_report(codebooks, capsys):
     names = {path.name for path in folder.iterdir()}
     assert names == {"codebooks.json", "codebooks.safetensors", "report.json", "codebooks.png"}
     opened = CodebookSet.load(folder)
-    assert opened.sizes == [6, 9] and opened.descriptors == {"kind": "mfcc", "sampling_rate": 100}
+    assert opened.sizes == [6, 9] and opened.descriptors["kind"] == "mfcc"
+    assert opened.descriptors["recipe"] == ECGFeatureExtractor.for_model_type("hubert_ecg").recipe
     assert all(book.normalize for book in opened.codebooks) and opened.facts["records"] == 30
     report = json.loads((folder / "report.json").read_text())["codebooks"]
     for entry, book in zip(report, opened.codebooks, strict=True):
@@ -87,12 +89,39 @@ def test_codebooks_are_written_with_a_report(codebooks, capsys):
     assert report[1]["inertia"] < report[0]["inertia"]
 
 
-def test_clustering_does_not_depend_on_streaming_or_workers(codebooks, corpus_folder, tmp_path):
-    arguments = ["--corpus", corpus_folder, "--clusters", 6, 9, "--report", "false", "--output"]
-    for name, extra in (("workers", ["--num_workers", "1"]), ("stream", ["--streaming", "true"])):
-        found = cluster_descriptors(*parse_cluster_arguments([*map(str, arguments), str(tmp_path / name), *extra]))
-        for one, other in zip(found.codebooks.codebooks, codebooks.codebooks.codebooks, strict=True):
-            assert torch.equal(one.centers, other.centers)
+def test_clustering_does_not_depend_on_workers(codebooks, corpus_folder, tmp_path):
+    arguments = ["--corpus", corpus_folder, "--clusters", 6, 9, "--report", "false", "--output", tmp_path / "codes"]
+    found = cluster_descriptors(*parse_cluster_arguments([*map(str, arguments), "--num_workers", "1"]))
+    for one, other in zip(found.codebooks.codebooks, codebooks.codebooks.codebooks, strict=True):
+        assert torch.equal(one.centers, other.centers)
+
+
+def test_streams_are_clustered(codebooks, corpus_folder, tmp_path):
+    arguments = ["--corpus", corpus_folder, "--clusters", 6, "--streaming", "true", "--output", tmp_path / "codes"]
+    found = cluster_descriptors(*parse_cluster_arguments([*map(str, arguments)]))
+    assert found.codebooks.facts["records"] == "streamed" and found.report["codebooks"][0]["rows"] == 30 * 93
+    # The same rows in another order
+    assert found.codebooks.codebooks[0].inertia == pytest.approx(codebooks.codebooks.codebooks[0].inertia, rel=0.1)
+    few = cluster_descriptors(
+        *parse_cluster_arguments([*map(str, arguments), "--max_records", "7", "--overwrite_output_dir", "true"])
+    )
+    assert few.report["codebooks"][0]["rows"] == 7 * 93
+
+
+def test_files_without_any_labels_are_clustered(tmp_path):
+    for row in load_corpus("synthetic", num_patients=8, records_per_patient=1)["train"]:
+        row["ecg"].save(tmp_path / f"{row['record_id']}.npz")
+    command = ["cluster", "--corpus", "folder", "--data_dir", tmp_path, "--clusters", "3", "--output", tmp_path / "c"]
+    assert run_hubert_ecg_command([*map(str, command)]) == 0
+
+
+def test_replaced_codebooks_leave_nothing_of_the_old_ones(codebooks, corpus_folder, tmp_path):
+    folder = tmp_path / "codes"
+    shutil.copytree(codebooks.output_dir, folder)
+    (folder / "teacher").mkdir()
+    arguments = ["--corpus", corpus_folder, "--clusters", 3, "--report", "false", "--output", folder]
+    cluster_descriptors(*parse_cluster_arguments([*map(str, arguments), "--overwrite_output_dir", "true"]))
+    assert {path.name for path in folder.iterdir()} == {"codebooks.json", "codebooks.safetensors"}
 
 
 def test_marked_waves_tell_how_pure_codes_are(shared_data, tmp_path):
@@ -141,9 +170,10 @@ def test_a_run_learns_and_leaves_its_records(make, codebooks):
 
 
 def test_a_resumed_run_equals_the_straight_one(make, tmp_path):
-    pretrain_hubert_ecg(*make("--num_train_epochs", 3, output="straight"))
-    interrupt(make("--num_train_epochs", 3, "--dynamic_regularizer", "false", output="resumed"))
-    pretrain_hubert_ecg(*make("--num_train_epochs", 3, "--resume_from_checkpoint", "last", output="resumed"))
+    extra = ["--num_train_epochs", 3, "--dynamic_regularizer", "true", "--augmentations", "emg", "lead_mask"]
+    pretrain_hubert_ecg(*make(*extra, output="straight"))
+    interrupt(make(*extra, output="resumed"))
+    pretrain_hubert_ecg(*make(*extra, "--resume_from_checkpoint", "last", output="resumed"))
     assert_equal_runs(tmp_path / "straight", tmp_path / "resumed")
 
 
@@ -195,8 +225,13 @@ def test_a_second_iteration_keeps_the_encoder_alone(make, codebooks, corpus_fold
     assert run["model"]["base_model"] == "first" and run["model"]["descriptors"]["layer"] == 1
     # The teacher gives the same targets wherever its first folder is now
     (tmp_path / "first").rename(tmp_path / "elsewhere")
-    again = pretrain_hubert_ecg(*make(*extra[2:], "--init", second.output_dir, "--keep_heads", "true", output="third"))
-    assert again.validation["loss"] < second.validation["loss"] + 0.05
+    kept = ["--init", second.output_dir, "--keep_heads", "true", "--num_train_epochs", 0]
+    third = weights(pretrain_hubert_ecg(*make(*extra[2:], *kept, output="third")).output_dir)
+    for name, value in weights(second.output_dir).items():
+        assert torch.equal(third[name], value), name
+    # and with what the model sees disturbed, the targets stay those of the record itself
+    extra = ["--init", tmp_path / "elsewhere", *extra[2:], "--num_train_epochs", 1, "--augmentations", "emg"]
+    assert "masked_accuracy" in pretrain_hubert_ecg(*make(*extra, output="disturbed")).validation
 
 
 def test_what_cannot_be_used_is_told_before_training(make, corpus_folder, tmp_path, capsys):
@@ -205,6 +240,8 @@ def test_what_cannot_be_used_is_told_before_training(make, corpus_folder, tmp_pa
         (["--codebooks", tmp_path], "holds no codebooks"),
         (["--keep_heads", "true"], "--keep_heads needs a checkpoint"),
         (["--streaming", "true", "--max_steps", 3, "--probe", "true"], "does not go with --streaming"),
+        (["--config_overrides", "vocab_sizes=[3,4]"], r"the codebooks have \[6, 9\] codes"),
+        (["--recipe", "hubert_ecg_filter_first"], "made with another preprocessing than the model's"),
     ):
         with pytest.raises(ValueError, match=message):
             pretrain_hubert_ecg(*make(*extra))
@@ -213,7 +250,13 @@ def test_what_cannot_be_used_is_told_before_training(make, corpus_folder, tmp_pa
         (["fit"], "'fit' is no command"),
         (["cluster", "--clusters", "1", "--output", "x"], "--clusters takes numbers of 2 or more"),
         (["cluster"], "--output is required"),
-        (["cluster", "--descriptors", "nowhere", "--output", str(tmp_path / "x")], "nowhere is neither a folder nor"),
+        (["cluster", "--descriptors", "mfc", "--output", str(tmp_path / "x")], "none of time_frequency, mfcc, mixed"),
+        (["cluster", "--like", "x", "--recipe", "y", "--output", "z"], "--like and --recipe both say"),
+        (["cluster", "--output", str(corpus_folder / "dataset_dict.json")], "is a file; name a folder"),
+        (
+            ["train", "--codebooks", "x", "--output", "x", "--early_stopping_patience", "2", "--eval_strategy", "no"],
+            "needs evaluation",
+        ),
         (["train", "--output", "x"], "--codebooks is required"),
     ):
         assert run_hubert_ecg_command(command) == 2
@@ -261,5 +304,28 @@ def test_two_processes(source, corpus_folder, codebooks, tiny_overrides, tmp_pat
     assert done.stdout.count("Saved in") == 1
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["environment"]["processes"] == 2 and run["training"]["steps"] == 6
+    assert run["learning_curve"]
     for entry in run["learning_curve"]:
         assert entry["training_loss"] == pytest.approx(entry["training_masked_loss"], rel=1e-3)
+
+
+def test_codes_at_the_rate_of_a_model(corpus_folder, tmp_path, tiny_overrides):
+    """A model of 50 Hz: five convolutions whose stride is 32 in all."""
+    torch.manual_seed(0)
+    sizes = dict(entry.split("=") for entry in tiny_overrides.split(",") if "=" in entry and "[" not in entry)
+    config = HubertECGConfig(
+        **{name: int(value) for name, value in sizes.items()},
+        conv_dim=[8] * 4,
+        conv_kernel=[10, 3, 3, 2],
+        conv_stride=[4, 2, 2, 2],
+        vocab_sizes=[5],
+    )
+    model = tmp_path / "model"
+    HubertECGForPreTraining(config).save_pretrained(model)
+    ECGFeatureExtractor.for_model_type("hubert_ecg", config=config).save_pretrained(model)
+    cluster = ["cluster", "--corpus", corpus_folder, "--clusters", 4, "--report", "false", "--output"]
+    train = ["train", "--corpus", corpus_folder, "--init", model, "--max_steps", 1, "--use_cpu", "--output"]
+    for name, extra, code in (("usual", [], 2), ("alike", ["--like", model], 0)):
+        codes = tmp_path / f"{name}-codes"
+        assert run_hubert_ecg_command([*map(str, [*cluster, codes, *extra])]) == 0
+        assert run_hubert_ecg_command([*map(str, [*train, tmp_path / name, "--codebooks", codes])]) == code

@@ -3,7 +3,14 @@ import pytest
 import torch
 
 from ecg_transformers import ECGFeatureExtractor, ECGRecord, HubertECGConfig, HubertECGForPreTraining, load_corpus
-from ecg_transformers.training import Codebook, CodebookSet, HubertECGCollator, Teacher, describe_shards
+from ecg_transformers.training import (
+    AugmentationSettings,
+    Codebook,
+    CodebookSet,
+    HubertECGCollator,
+    Teacher,
+    describe_shards,
+)
 from ecg_transformers.training.hubert_ecg_targets import (
     LeadsAndRows,
     NamedSplit,
@@ -119,6 +126,18 @@ class TestCollator:
         assert torch.equal(first["input_values"], collate([elsewhere[0]])["input_values"])
         split.set_epoch(1)
         assert not torch.equal(first["input_values"], collate([split[1]])["input_values"])
+
+    def test_codes_are_those_of_the_undisturbed_record(self, extractor, corpus, codebooks, model):
+        rows = NamedSplit(corpus["train"], seed=3).__getitems__([0, 1])
+        loud = AugmentationSettings(augmentations=("emg",), augmentation_probability=1.0, emg_mv=0.5)
+        clean = HubertECGCollator(extractor, model.config, codebooks)(rows)
+        disturbed = HubertECGCollator(extractor, model.config, codebooks, augmentations=loud)(rows)
+        assert torch.equal(clean["labels"], disturbed["labels"])
+        assert torch.equal(clean["mask_time_indices"], disturbed["mask_time_indices"])
+        assert (clean["input_values"] - disturbed["input_values"]).abs().mean() > 0.01
+        taught = HubertECGCollator(extractor, model.config, augmentations=loud)(rows)
+        assert torch.equal(taught["undisturbed_values"], clean["input_values"])
+        assert torch.equal(taught["input_values"], disturbed["input_values"])
 
     def test_models_with_other_tokens_are_refused(self, extractor, codebooks):
         config = HubertECGConfig(conv_dim=[8], conv_kernel=[64], conv_stride=[32], vocab_sizes=[5, 9])

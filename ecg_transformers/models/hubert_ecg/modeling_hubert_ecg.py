@@ -90,6 +90,15 @@ def draw_span_mask(
     return first.unfold(1, length, 1).any(dim=-1)
 
 
+def find_real_tokens(attention_mask: torch.Tensor, config: HubertECGConfig) -> torch.Tensor:
+    """Tell which tokens are real; see [`HubertECGPreTrainedModel.get_token_mask`]."""
+    # Layer by layer rather than over the whole receptive field at once: the same result, and far less work
+    padded = (attention_mask == 0).to(torch.float32)[:, None]
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        padded = F.max_pool1d(padded, kernel, stride)
+    return padded[:, 0] == 0
+
+
 class HubertECGPreTrainedModel(HubertPreTrainedModel):
     """What all HuBERT-ECG models share: initialisation, loading, saving, token masks."""
 
@@ -132,11 +141,7 @@ class HubertECGPreTrainedModel(HubertPreTrainedModel):
         Returns:
             `torch.BoolTensor` of shape `(records, tokens)`.
         """
-        # Layer by layer rather than over the whole receptive field at once: the same result, and far less work
-        padded = (attention_mask == 0).to(torch.float32)[:, None]
-        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
-            padded = F.max_pool1d(padded, kernel, stride)
-        return padded[:, 0] == 0
+        return find_real_tokens(attention_mask, self.config)
 
     def pool_tokens(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the mean of the real tokens; zero for a record that has none.
