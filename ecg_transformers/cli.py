@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
 from .commands import check_leakage, convert, convert_records, demo, embed, info, label_reports, plot, predict
 from .commands.messages import in_options
-from .commands.options import CommandError
+from .commands.options import CommandError, option_names
 
 # In the order of the help
 COMMANDS = (predict, embed, plot, convert, convert_records, label_reports, check_leakage, info, demo)
@@ -38,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for command in COMMANDS:
         command.add_command(commands)
+    for subparser in commands.choices.values():
+        subparser.set_defaults(option_names=option_names(subparser))
     return parser
 
 
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.command:
         parser.print_help()
         return 2
+    error_code = getattr(arguments, "error_code", 1)
     # Where in the package a warning comes from helps nobody at a prompt.
     previous, warnings.formatwarning = warnings.formatwarning, lambda message, *_, **__: f"warning: {message}\n"
     try:
@@ -63,8 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except (CommandError, ValueError, OSError, ImportError) as error:
         # The errors of the package name the value, what was expected and the remedy.
-        print(f"ecg-transformers {arguments.command}: {in_options(str(error))}", file=sys.stderr)
-        return 1
+        told = in_options(str(error), arguments.option_names)
+        print(f"ecg-transformers {arguments.command}: {told}", file=sys.stderr)
+        return error_code
+    except Exception:
+        # Python itself would end with 1, which says something else where errors have a code of their own.
+        traceback.print_exc()
+        return error_code
     finally:
         warnings.formatwarning = previous
 

@@ -149,9 +149,7 @@ def _check_destination(source: Path, destination: Path, overwrite: bool) -> None
         if source.is_dir() and destination.samefile(source):
             raise FileExistsError(f"Source and destination are the same folder, {source}; name another destination.")
         if any(destination.iterdir()) and not overwrite:
-            raise FileExistsError(
-                f"{destination} is not empty; pass overwrite=True (`--overwrite`) to replace the model in it."
-            )
+            raise FileExistsError(f"{destination} is not empty; pass overwrite=True to replace the model in it.")
 
 
 def _find_entry(checkpoint: SourceCheckpoint, model_type: str | None) -> ModelEntry:

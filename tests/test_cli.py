@@ -1,6 +1,9 @@
+import contextlib
 import csv
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -18,6 +21,7 @@ from ecg_transformers import (
     read_ecg,
 )
 from ecg_transformers.cli import build_parser, main
+from ecg_transformers.commands.messages import in_options
 from ecg_transformers.inference import ECGInference, list_ecg_files
 from ecg_transformers.readers.numpy_files import save_npz
 from ecg_transformers.registration import MODELS
@@ -330,16 +334,53 @@ def test_advice_is_of_use_at_a_prompt(model, tmp_path, capsys):
     (tmp_path / "a.unknown").write_bytes(b"some text")
     np.savetxt(tmp_path / "a.csv", np.random.default_rng(0).normal(size=(500, 2)), delimiter=",")
     (tmp_path / "names.txt").write_text("a\nb\n")
+    (tmp_path.parent / "table.csv").write_text("file,AF\na.csv,1\nabsent,0\n")
+    out = tmp_path.parent / "packed"
     for command, words in (
         (("plot", tmp_path / "folder"), "Give one of the files in it."),
         (("info", tmp_path / "text.csv"), "rename it to the ending of its format"),
         (("info", tmp_path / "a.unknown"), "rename the file"),
         (("info", tmp_path / "a.csv"), 'Pass --sampling_rate in Hz, --lead_names with 2 names and --units "mV"'),
         (("convert", model, tmp_path / "new", "--label_names", tmp_path / "names.txt"), "`--label_names` holds 2"),
+        (("convert", model, model.parent), "is not empty; pass --overwrite to replace"),
+        (("convert-records", tmp_path, "-o", out, "--sampling_rate", -5), "`--sampling_rate`"),
+        (("convert-records", tmp_path, "-o", out, "--labels_csv", tmp_path.parent / "table.csv"), "--skip_missing"),
+        (("label-reports", tmp_path / "a.csv", "--model", model, "-o", out), "--text_column"),
     ):
         assert run(*command) == 1
         told = capsys.readouterr().err
         assert words in told and "format=" not in told and "find_ecg_files" not in told
+        assert set(re.findall(r"--(\w+)", told)) <= option_names(command[0]), told
+
+
+def option_names(command):
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as told:
+        build_parser().parse_args([command, "--help"])
+    return set(re.findall(r"--(\w+)", told.getvalue()))
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ('Pass sampling_rate= in Hz and units="mV".', 'Pass --sampling_rate in Hz and --units "mV".'),
+        ("Name them with lead_names=.", "Name them with --lead_names."),
+        ("`file_units` is a unit", "`--units` is a unit"),
+        ("`overwrite` or overwrite=True, or signals=False", "`--overwrite` or --overwrite, or --no_signals"),
+        ("`columns=[]` leaves them out", "`--columns` leaves them out"),
+        # No options of this command
+        ("`file_rate`, other_units=3, drop=True", "`file_rate`, other_units=3, drop=True"),
+    ],
+)
+def test_arguments_become_options(message, expected):
+    names = {"sampling_rate", "lead_names", "units", "overwrite", "no_signals", "columns"}
+    assert in_options(message, names) == expected
+    assert in_options(expected, names) == expected
+
+
+def test_arguments_become_keys_and_values():
+    message = 'Pass skip=True, or units="mV" and rate= in Hz, for `skip`.'
+    expected = 'Pass --one_options skip=true, or --one_options units="mV" and --one_options rate=… in Hz, for `skip`.'
+    assert in_options(message, {"skip", "units", "rate"}, "--one_options") == expected
 
 
 def test_groups_of_labels(records, model, grouped_model, tmp_path, capsys):

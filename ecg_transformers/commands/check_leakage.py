@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 from typing import Any
 
+from .messages import in_options
 from .options import CommandError, check_ending
 
 DESCRIPTION = """Find records, patients and ECGs that two corpora share, or that are in several splits
@@ -15,7 +17,7 @@ number alike, and by signal, in whatever format, rate, unit or lead order.
 A corpus is given as NAME=FOLDER (the names that load_corpus knows), or as a folder: a
 saved data set, or ECG files of any format.
 
-The exit code is 1 if anything is shared.
+The exit code is 0 if nothing is shared, 1 if anything is, 2 if the check itself failed.
 
 examples:
   ecg-transformers check-leakage challenge=challenge-2021 ptbxl=ptb-xl --other_split test
@@ -36,14 +38,19 @@ def add_command(commands: Any) -> None:
     parser.add_argument("other", nargs="?", help="another; without it the splits of the first are compared")
     parser.add_argument("--one_split", help="compare only this split of the first corpus: train, validation or test")
     parser.add_argument("--other_split", help="the same for the other")
-    parser.add_argument(
-        "--one_options", nargs="*", default=[], metavar="KEY=VALUE", help="options of the first corpus"
-    )
-    parser.add_argument("--other_options", nargs="*", default=[], metavar="KEY=VALUE", help="options of the other")
+    for side, which in (("one", "first corpus"), ("other", "other")):
+        parser.add_argument(
+            f"--{side}_options",
+            nargs="*",
+            action="extend",
+            default=[],
+            metavar="KEY=VALUE",
+            help=f"options of the {which}, as load_corpus takes them",
+        )
     parser.add_argument("--no_signals", action="store_true", help="compare names and patients only; reads no signals")
     parser.add_argument("--output", "-o", help="CSV file to write, with a row for each shared record or patient")
     parser.add_argument("--json", action="store_true", help="print the numbers of what is shared as JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, error_code=2)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _load(entry: str, split: str | None, options: list[str], side: str) -> Any:
-    from ..corpora import list_corpora, load_corpus
+    from ..corpora import corpus_function, list_corpora, load_corpus
     from ..training.run_arguments import parse_value
 
     name, separator, folder = entry.partition("=")
@@ -85,8 +92,14 @@ def _load(entry: str, split: str | None, options: list[str], side: str) -> Any:
         key, separator, value = option.partition("=")
         if not separator or not key:
             raise CommandError(f"--{side}_options takes key=value; got {option!r}.")
+        if key in ("name", "data_dir"):
+            raise CommandError(f"--{side}_options {option}: a corpus is given as NAME=FOLDER, or as a folder.")
         given[key] = parse_value(value)
-    corpus = load_corpus(name, data_dir=folder, **given)
+    try:
+        corpus = load_corpus(name, data_dir=folder, **given)
+    except ValueError as error:
+        names = inspect.signature(corpus_function(name)).parameters
+        raise ValueError(f"{entry}: {in_options(str(error), names, f'--{side}_options')}") from error
     if split is None:
         return corpus
     if split not in corpus:

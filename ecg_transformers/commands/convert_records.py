@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from typing import Any
 
@@ -76,14 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
     options |= {name: getattr(arguments, name) for name in names}
     try:
         report = pack_records(arguments.folder, arguments.output, **options)
-    except ValueError as error:
-        told = re.sub(r"\b(\w+)=True", r"--\1", re.sub(r"`(\w+)`", r"--\1", str(error)))
-        raise ValueError(told) from error
     except KeyboardInterrupt:
         print("the same command goes on from here", file=sys.stderr)
         raise
     for reason, count in report.reasons.most_common(5):
-        print(f"not readable, {count}: {in_options(reason)}", file=sys.stderr)
+        print(f"not readable, {count}: {in_options(reason, arguments.option_names)}", file=sys.stderr)
     if report.errors is not None:
         print(f"{report.num_errors} files could not be read; all are listed in {report.errors}", file=sys.stderr)
     resumed = f", {report.num_resumed} files of them by an earlier run" if report.num_resumed else ""

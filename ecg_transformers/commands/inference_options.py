@@ -82,7 +82,7 @@ def run_over_files(arguments: argparse.Namespace, inference: ECGInference) -> tu
     results = list(tqdm(inference.over_files(files), total=len(files), unit="record", disable=len(files) < 2))
     failed = [result for result in results if result.error]
     for result in failed:
-        print(f"not used: {in_options(result.error)}", file=sys.stderr)
+        print(f"not used: {in_options(result.error, arguments.option_names)}", file=sys.stderr)
     used = [result for result in results if not result.error]
     tell_leads_without_signal(used)
     return used, len(failed)

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
                     descriptions.append(describe_record(read_ecg(path, **read_options(arguments)), path))
                 except ECGReadError as error:
                     failed += 1
-                    print(f"not readable: {in_options(str(error))}", file=sys.stderr)
+                    print(f"not readable: {in_options(str(error), arguments.option_names)}", file=sys.stderr)
         for description in descriptions:
             print(json.dumps(description) if arguments.json else format_description(description))
     return 1 if failed else 0

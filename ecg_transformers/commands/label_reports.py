@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .messages import in_options
+
 DESCRIPTION = """Run a classifier of texts, such as DeepECG's BERT for English and French reports, over
 the reports of a table.
 
@@ -105,13 +107,11 @@ def run(arguments: argparse.Namespace) -> int:
             part_size=arguments.part_size,
             overwrite=arguments.overwrite,
         )
-    except ValueError as error:
-        raise ValueError(_in_options(str(error))) from error
     except KeyboardInterrupt:
         print("the same command goes on from here", file=sys.stderr)
         raise
     for reason in result.bad_rows:
-        print(f"not labelled: {reason}", file=sys.stderr)
+        print(f"not labelled: {in_options(reason, arguments.option_names)}", file=sys.stderr)
     if result.num_bad > len(result.bad_rows):
         print(f"not labelled: {result.num_bad - len(result.bad_rows)} rows more, see `error`", file=sys.stderr)
     if labeller.undecided_labels and arguments.values == "labels":
@@ -121,10 +121,3 @@ def run(arguments: argparse.Namespace) -> int:
     resumed = f", {result.num_resumed} of them by the interrupted run" if result.num_resumed else ""
     print(f"{result.num_rows - result.num_bad} of {result.num_rows} reports labelled{resumed}: {result.output}")
     return 1 if result.num_bad else 0
-
-
-def _in_options(message: str) -> str:
-    """Name the arguments of the functions as options of the command."""
-    for name in ("text_column", "columns", "encoding"):
-        message = message.replace(f"{name}=", f"--{name} ")
-    return message.replace("overwrite=True", "--overwrite").replace("say its encoding", "use --encoding")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,43 @@ _ADVICE = {
 }
 
 
-def in_options(message: str) -> str:
-    """Name the arguments of the package's functions as options of the command."""
+def in_options(message: str, names: Collection[str], within: str | None = None) -> str:
+    """Name the arguments of the package's functions as options of a command.
+
+    Args:
+        message (`str`): written for callers of the functions: `` `lead_names` ``, `units="mV"`, `overwrite=True`.
+        names (collection of `str`): the options that the command has, without dashes. Other arguments stay as they
+            are. What the feature `ECG` calls `file_units` is `units` to those who read files.
+        within (`str`, *optional*): the option that takes these as KEY=VALUE, such as `"--one_options"`.
+
+    Returns:
+        `str`: for example `--lead_names`, `--units "mV"`, `--overwrite`; with `within` `--one_options units="mV"`.
+    """
     for advice, other in _ADVICE.items():
         message = message.replace(advice, other)
-    message = message.replace("`label_names`", "`--label_names`")
-    return re.sub(r"\b(sampling_rate|lead_names|units)= ?", r"--\1 ", message)
+    if "encoding" in names:
+        message = message.replace("say its encoding", "use --encoding")
+
+    def known(name: str) -> str | None:
+        return next((one for one in (name, name.removeprefix("file_")) if one in names), None)
+
+    def given(match: re.Match) -> str:
+        name, value = match.groups(default="")
+        if value == "False" and f"no_{name}" in names:
+            return f"--no_{name}"
+        option = known(name)
+        if option is None:
+            return match[0]
+        no_value = not value and message[match.end() : match.end() + 1] in ("", " ", ".", ",", ";", ")")
+        if within is not None:
+            return f"{within} {option}={'…' if no_value else value.lower()}"
+        # With a value: of a flag, or a list without entries
+        return f"--{option}" if value or no_value else f"--{option} "
+
+    message = re.sub(r"(?<![\w.-])(\w+)=(True\b|False\b|\[\])?", given, message)
+    if within is not None:
+        return message
+    return re.sub(r"(?<=`)(\w+)(?=`)", lambda match: f"--{name}" if (name := known(match[1])) else match[0], message)
 
 
 def tell_left_out(folder: Path, others: Sequence[Path]) -> None:

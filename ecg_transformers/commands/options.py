@@ -8,7 +8,7 @@ from typing import Any
 
 
 class CommandError(Exception):
-    """Something that the user can mend; shown without a traceback, exit code 1."""
+    """Something that the user can mend; shown without a traceback."""
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,11 @@ def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return those of these options that are given, as arguments of `read_ecg`."""
     names = ("sampling_rate", "lead_names", "units")
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+
+
+def option_names(parser: argparse.ArgumentParser) -> frozenset[str]:
+    """Return the options of a command without their dashes."""
+    return frozenset(option[2:] for action in parser._actions for option in action.option_strings if option[1] == "-")
 
 
 def check_ending(path: str, endings: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from ecg_transformers.cli import main
@@ -45,15 +46,45 @@ def test_splits_of_a_corpus_and_folders_of_files(shared_data, corpora, capsys):
     [
         (["--other_split", "holdout"], "has the splits train, validation, test"),
         (["--one_options", "seed"], "--one_options takes key=value; got 'seed'"),
+        (["--one_options", "data_dir=elsewhere"], "a corpus is given as NAME=FOLDER"),
         (["--one_options", "weight=3"], "no option 'weight'"),
         (["--output", "shared.xlsx"], "ends in .csv"),
     ],
 )
 def test_mistakes(corpora, capsys, options, message):
-    assert main(["check-leakage", *corpora, "--no_signals", *options]) == 1
+    assert main(["check-leakage", *corpora, "--no_signals", *options]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_one_corpus_has_no_other_split(corpora, capsys):
-    assert main(["check-leakage", corpora[1], "--other_split", "test"]) == 1
+    assert main(["check-leakage", corpora[1], "--other_split", "test"]) == 2
     assert "need a second corpus" in capsys.readouterr().err
+
+
+def test_a_folder_is_told_by_options_that_there_are(tmp_path, capsys):
+    """Advice for callers of `load_corpus`, as options of the command: following it succeeds."""
+    np.save(tmp_path / "bare.npy", np.random.default_rng(0).standard_normal((1000, 2)))
+    command = ["check-leakage", str(tmp_path), str(tmp_path), "--one_options", "split=[1,0,0]"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "--one_options sampling_rate=" in told and "--one_options lead_names=" in told
+    assert "--lead_names" not in told and "--sampling_rate" not in told
+
+    (tmp_path / "torn.hea").write_text("torn 12 500 5000\n")
+    files = ["sampling_rate=500", 'lead_names=["I","II"]', "units=mV"]
+    command += [*files, "--other_options", *files, "split=[1,0,0]", "skip_unreadable=true"]
+    assert main(command) == 2
+    assert "--one_options skip_unreadable=true" in capsys.readouterr().err
+    assert main([*command, "--one_options", "skip_unreadable=true"]) == 1
+
+
+def test_no_error_counts_as_a_leak(corpora, tmp_path, capsys, monkeypatch):
+    for arguments in (["nowhere"], ["ptbxl=nowhere"], [corpora[1], "--one_options", "task=all", "min_positives=1e9"]):
+        assert main(["check-leakage", *arguments]) == 2
+    with pytest.raises(SystemExit) as usage:
+        main(["check-leakage", corpora[1], "--no_such_option"])
+    assert usage.value.code == 2
+    # Whatever nobody thought of, too
+    monkeypatch.setattr("ecg_transformers.corpora.check_leakage", None)
+    assert main(["check-leakage", corpora[1]]) == 2
+    assert "Traceback" in capsys.readouterr().err
