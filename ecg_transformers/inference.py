@@ -305,6 +305,12 @@ def list_ecg_files(
         if entry.is_dir():
             found, others = search_folder(entry)
             if not found:
+                tables = [path.name for path in others if path.suffix.lower() == ".parquet"]
+                if tables:
+                    raise FileNotFoundError(
+                        f"{entry} holds no ECG file but Parquet files, which load_corpus opens in Python. Name one, "
+                        f"such as {entry / tables[0]}, or one of its rows: {entry / tables[0]}#ecg:0."
+                    )
                 endings = sorted({ending for endings in list_readers().values() for ending in endings})
                 raise FileNotFoundError(f"{entry} holds no file that looks like an ECG ({', '.join(endings)}).")
             if others and on_left_out is not None:

@@ -56,7 +56,8 @@ def load_folder(
     Files are recognised by their content; what is no recording (tables, licences, pictures) is left out, and of a
     WFDB record only the header counts. Each file is read once, so that those that cannot be read are known before
     training, and for what the table does not tell: patient, age, sex and report. A file with several recordings
-    (arrays of three axes, HDF5 parts of CODE-15 %, Parquet) counts as unreadable, with the way out in its reason. For
+    (arrays of three axes, HDF5 parts of CODE-15 %, Parquet) counts as unreadable, with the way out in its remedy: a
+    table names its rows (`exams.hdf5#tracings:17`, `train.parquet#ecg:17`). For
     a large folder `ecg-transformers convert-records` does all this once.
 
     A folder that was written by `save_to_disk` or holds Parquet files is loaded as the data set that it is, and takes
@@ -88,13 +89,14 @@ def load_folder(
             few files.
         split (three `float`, *optional*, defaults to 0.7, 0.15, 0.15): shares of train, validation and test, by
             patient. Recordings with the same samples stay together, too (the same ECG in two formats). Where the table
-            has a column `split`, only the splits that it does not name are taken out of train.
+            has a column `split`, only the splits that it does not name are taken out of train; the same samples in two
+            splits are a warning then.
         seed (`int`, *optional*, defaults to 0): of the split.
         streaming (`bool`, *optional*, defaults to `False`): see `load_corpus`.
 
     Returns:
         `datasets.DatasetDict` or `datasets.IterableDatasetDict`: with the columns of all corpora; `record_id` is the
-        path within the folder without its ending unless the table has the column.
+        path within the folder without its ending unless the table has the column, or two files differ by it alone.
 
     Raises:
         ValueError: if there are no recordings, files are missing or cannot be read, the table does not fit, or a
@@ -192,6 +194,7 @@ def _split_corpus(
         shares = [share / sum(shares) for share in shares]
         for name, indices in zip(parts, split_by_group(groups, strata, shares, seed), strict=True):
             rows_of_split[name] = [train[index] for index in indices]
+    _tell_copies(rows_of_split, fingerprint_of)
     features = corpus_features(targets.feature(), feature)
     if not targets.columns:
         del features["labels"]
@@ -218,6 +221,22 @@ def _groups(rows: list[dict[str, Any]], fingerprints: list[str]) -> list[Any]:
         nodes.append(("patient", row["patient_id"]) if row.get("patient_id") else samples)
         parents[root(nodes[-1])] = root(samples)
     return [root(node) for node in nodes]
+
+
+def _tell_copies(rows_of_split: dict[str, list[dict[str, Any]]], fingerprint_of: dict[str, str]) -> None:
+    """Warn of recordings of one split that another has, too: splits that the table names are taken as they are."""
+    homes: dict[str, dict[str, str]] = defaultdict(dict)
+    for split, rows in rows_of_split.items():
+        for row in rows:
+            if mark := fingerprint_of[row["ecg"]]:
+                homes[mark].setdefault(split, row["record_id"])
+    shared = [of_split for of_split in homes.values() if len(of_split) > 1]
+    if shared:
+        shown = "; ".join(" = ".join(f"{name} ({split})" for split, name in one.items()) for one in shared[:3])
+        logger.warning(
+            "%d recordings are in two splits with the same samples: %s%s. Mend the column `split` of the table.",
+            len(shared), shown, "; …" if len(shared) > 3 else "",
+        )  # fmt: skip
 
 
 def _refuse_options(folder: Path, given: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import logging
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,10 @@ from typing import Any
 from ..files import written_atomically
 from ..readers import ECGReadError
 from ..readers.folder import search_folder
+from ..readers.numpy_files import is_vector
+from ..readers.row_reference import referenced_file
 from ..record import ECGRecord
-from .corpus_files import check_choice, report_missing
+from .corpus_files import check_choice, map_files, report_missing
 from .ecg_feature import ECG
 from .table_rows import (
     PROBLEM_TYPES,
@@ -27,6 +29,7 @@ from .table_rows import (
     find_file,
     guess_problem_type,
     locate,
+    names_within,
     read_table,
     rows_of_table,
     without_ending,
@@ -50,13 +53,11 @@ class FolderListing:
         rows (`list[dict]`): one per recording: `ecg` (its path) and the columns of a corpus as far as the table has
             them, `split` among them; sorted by path.
         targets (`Targets`): the labels; those of an unlabelled folder have no columns.
-        table (`Path`, *optional*): the table of labels.
     """
 
     folder: Path
     rows: list[dict[str, Any]]
     targets: Targets
-    table: Path | None = None
 
 
 @dataclass
@@ -90,6 +91,8 @@ def list_folder(
 ) -> FolderListing:
     """List the recordings of a folder and bring them together with the rows of a table. No recording is opened.
 
+    Files of arrays, HDF5 and Parquet are listed whatever they hold, but for NumPy files with one row of numbers.
+
     Args:
         folder (`Path`): the folder.
         labels_csv, label_columns, label_separator, problem_type, patient_column, sex_codes, skip_missing: see the
@@ -106,19 +109,21 @@ def list_folder(
     folder = Path(os.path.abspath(folder))
     table_path = None if labels_csv is None else Path(os.path.abspath(locate(labels_csv, folder)))
     found, others = search_folder(folder)
-    files = [str(path) for path in found if path != table_path]
+    containers = [path for path in others if path.suffix.lower() in _CONTAINERS]
+    vectors = {path for path in containers if path.suffix.lower() == ".npy" and is_vector(path)}
+    # What holds many recordings is read to say how each is named.
+    files = sorted(str(path) for path in {*found, *containers} - vectors - {table_path})
     if not files and table_path is None:
         raise ValueError(
-            f"{folder} holds neither a data set written by save_to_disk, nor Parquet files, nor a file that looks "
-            f"like an ECG{f' ({len(others)} other files)' if others else ''}."
+            f"{folder} holds no file that looks like an ECG{f' ({len(others)} other files)' if others else ''}, and "
+            "is no folder written by save_to_disk or with Parquet files, which load_corpus opens."
         )
-    containers = [str(path) for path in others if path.suffix.lower() in _CONTAINERS]
-    if containers:
+    if vectors and table_path is None:
         logger.warning(
-            "%d files of %s hold no single recording and are left out: %s%s. Several recordings in a file are stored "
-            "one by one (ECGRecord.save), or read by a corpus of their own (`register_corpus`).",
-            len(containers), folder, ", ".join(os.path.relpath(path, folder) for path in containers[:3]),
-            ", …" if len(containers) > 3 else "",
+            "%d files of %s hold one row of numbers, or none, and are left out: %s%s. A table (`labels_csv`) names "
+            "them where they are recordings.",
+            len(vectors), folder, ", ".join(os.path.relpath(path, folder) for path in sorted(vectors)[:3]),
+            ", …" if len(vectors) > 3 else "",
         )  # fmt: skip
     if table_path is None:
         # No label columns are what pretraining asks for
@@ -127,8 +132,7 @@ def list_folder(
                 "`label_columns`, `label_separator`, `problem_type` and `patient_column` describe a table: name it "
                 "with `labels_csv`."
             )
-        names = _record_names(files, folder)
-        rows = [{"ecg": path, "record_id": name} for path, name in zip(files, names, strict=True)]
+        rows = [{"ecg": path, "record_id": name} for path, name in names_within(files, folder).items()]
         return FolderListing(folder, rows, Targets(UNLABELLED, [], {}))
 
     table = read_table(table_path)
@@ -151,14 +155,7 @@ def list_folder(
     targets = Targets(kind, columns, {"train": table}, label_separator)
     rows = rows_of_table(table, table_path, targets, patient_column, sex_codes or {})
     rows = _matched(rows, files, folder, table_path, skip_missing)
-    return FolderListing(folder, sorted(rows, key=lambda row: row["ecg"]), targets, table_path)
-
-
-def _record_names(files: Sequence[str], folder: Path) -> list[str]:
-    """Return names within the folder, without the ending where that leaves them different."""
-    names = [Path(path).relative_to(folder).as_posix() for path in files]
-    counts = Counter(map(without_ending, names))
-    return [name if counts[without_ending(name)] > 1 else without_ending(name) for name in names]
+    return FolderListing(folder, sorted(rows, key=lambda row: row["ecg"]), targets)
 
 
 def _matched(
@@ -175,9 +172,9 @@ def _matched(
         for key in {name, without_ending(name)}:
             by_name[key].append(path)
     matched, missing, seen = [], [], {}
-    for row in rows:
+    places = map_files(lambda row: find_file(row["ecg"], folder), rows, "Looking for records")
+    for row, path in zip(rows, places, strict=True):
         name = row["ecg"]
-        path = find_file(name, folder)
         if path is None:
             candidates = by_name.get(name.replace("\\", "/").rsplit("/", 1)[-1], [])
             if len(candidates) > 1:
@@ -189,13 +186,14 @@ def _matched(
         if path is None:
             missing.append(name)
             continue
-        path = _header_beside(os.path.abspath(path))
+        path = _header_beside(path)
         if path in seen:
             raise ValueError(f"{table} has two rows for {path}: {seen[path]!r} and {name!r}. Leave one out.")
         seen[path] = name
         matched.append({**row, "ecg": path})
     report_missing(missing, len(rows), f"files of {table} in {folder}", skip_missing, "skip_missing")
-    unlisted = [path for path in files if path not in seen]
+    used = {*seen, *map(referenced_file, seen)}
+    unlisted = [path for path in files if path not in used]
     if unlisted:
         shown = ", ".join(os.path.relpath(path, folder) for path in unlisted[:3])
         logger.warning(
@@ -204,7 +202,8 @@ def _matched(
         )  # fmt: skip
     if not matched:
         raise ValueError(f"{table} gives no recording with a known target.")
-    return matched
+    names = names_within([row["ecg"] for row in matched if not row["record_id"]], folder)
+    return [{**row, "record_id": row["record_id"] or names[row["ecg"]]} for row in matched]
 
 
 def _header_beside(path: str) -> str:

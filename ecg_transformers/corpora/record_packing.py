@@ -21,11 +21,12 @@ from ..files import written_atomically
 from ..readers.numpy_files import record_to_npz_bytes
 from ..readers.row_reference import name_of_reference, parse_reference, referenced_file
 from .columns import SPLITS, corpus_features
-from .corpus_files import check_choice
+from .corpus_files import check_choice, map_files
 from .ecg_feature import ECG
 from .file_workers import choose_workers, map_in_workers
 from .folder import file_feature, split_of_row
 from .folder_listing import FileFacts, FolderListing, completed, facts_of_record, list_folder, read_record
+from .saved_corpus import holds_saved_corpus
 from .table_rows import Targets
 
 logger = logging.getLogger(__name__)
@@ -132,10 +133,17 @@ def pack_records(
     if quality and to != "parquet":
         raise ValueError(f"Only Parquet has a column `quality`; got quality=True with to={to!r}.")
     folder, output = (Path(os.path.abspath(os.path.expanduser(path))) for path in (folder, output))
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"The output {output} is a file. Name a new or empty folder.")
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; a single file is converted with read_ecg(path).save(...).")
     if output == folder or folder in output.parents or output in folder.parents:
         raise ValueError(f"The output {output} must lie outside of the folder {folder}, and the other way round.")
+    if labels_csv is None and holds_saved_corpus(folder):
+        raise ValueError(
+            f"{folder} holds a saved data set (or Parquet files), which load_corpus opens as it is. For ECG files "
+            "beside them, keep the two apart."
+        )
     table_options = {
         "labels_csv": labels_csv,
         "label_columns": label_columns,
@@ -182,8 +190,8 @@ def _digest(listing: FolderListing, settings: dict[str, Any]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps({**settings, "format": 1}, sort_keys=True, default=str).encode())
     digest.update(repr((listing.targets.kind, listing.targets.columns, listing.targets.classes)).encode())
-    for row in listing.rows:
-        status = os.stat(referenced_file(row["ecg"]))
+    places = [referenced_file(row["ecg"]) for row in listing.rows]
+    for row, status in zip(listing.rows, map_files(os.stat, places, "Looking at files"), strict=True):
         digest.update(repr((sorted(row.items()), status.st_size, status.st_mtime_ns)).encode())
     return digest.hexdigest()
 

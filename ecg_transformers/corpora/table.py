@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from .table_rows import (
     find_file,
     guess_problem_type,
     locate,
+    names_within,
     probe_files,
     read_table,
     rows_of_table,
@@ -86,8 +88,8 @@ def load_table(
 
     Returns:
         `datasets.DatasetDict`: multi-label values are 0 or 1, blank cells are unknown (null). Records without their
-        only
-        target (a blank class or number) are left out.
+        only target (a blank class or number) are left out. `record_id` is the path within the folder without its
+        ending unless the table has the column.
 
     Raises:
         ValueError: for missing columns or files, values that are no labels, or a patient in two tables.
@@ -108,6 +110,7 @@ def load_table(
     feature = ECG(file_sampling_rate=sampling_rate, file_lead_names=lead_names, file_units=units)
 
     rows_of_split: dict[str, list[dict[str, Any]]] = {}
+    files_of_folder: dict[Path, set[str]] = defaultdict(set)
     for name, table in tables.items():
         csv_path = paths[name]
         default = data_dir or csv_path.parent
@@ -123,6 +126,13 @@ def load_table(
         rows_of_split[name] = [{**row, "ecg": file} for row, file in zip(rows, files, strict=True) if file is not None]
         if not rows_of_split[name]:
             raise ValueError(f"{csv_path} gives no records with a known target.")
+        files_of_folder[folder].update(row["ecg"] for row in rows_of_split[name])
+    # A file has one name in all tables, so that a recording in two of them is noticed.
+    names = {}
+    for folder, files in files_of_folder.items():
+        names.update(names_within(sorted(files), folder))
+    for row in (row for rows in rows_of_split.values() for row in rows):
+        row["record_id"] = row["record_id"] or names[row["ecg"]]
     probe_files(rows_of_split, feature)
 
     parts = ["train", *(name for name in SPLITS if name not in tables)]

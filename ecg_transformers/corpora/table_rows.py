@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..readers import list_readers
 from ..readers.row_reference import parse_reference, referenced_file
 from .columns import multi_label_feature, regression_feature
 from .corpus_files import canonical_sex, plausible_age
@@ -30,8 +32,9 @@ _DESCRIBING = ("filename", "age", "sex", "patient_id", "record_id", "fold", "rep
 # What else the column of file names may be called.
 _FILE_COLUMNS = ("file", "path")
 
-# Endings tried for names without one, those first that describe themselves.
-ENDINGS = (".hea", ".npz", ".npy", ".mat", ".h5", ".hdf5", ".xml", ".dcm", ".edf", ".scp", ".csv", ".txt")
+# Endings tried first for names without one: a header goes before its signal file, a recording that describes itself
+# before a bare array of the same name.
+_FIRST_ENDINGS = (".hea", ".npz")
 
 # Files of one ending that are tried before the corpus is given up as unreadable.
 _PROBES = 3
@@ -225,6 +228,8 @@ def rows_of_table(
 ) -> list[dict[str, Any]]:
     """Return the rows of a corpus, with the table's file names as `ecg`; rows without a target are left out, and told.
 
+    Where the table has no `record_id`, it is `None`; see `names_within`.
+
     Raises:
         ValueError: for values that are no labels.
     """
@@ -248,7 +253,7 @@ def rows_of_table(
             {
                 "ecg": cells["filename"],
                 "labels": labels,
-                "record_id": cells.get("record_id") or without_ending(cells["filename"]),
+                "record_id": cells.get("record_id") or None,
                 "patient_id": _class_name(cells.get(patient_column, "")) or None,
                 "age": plausible_age(cells.get("age")),
                 "sex": known_sex,
@@ -269,10 +274,41 @@ def rows_of_table(
     return rows
 
 
+def file_endings() -> list[str]:
+    """Return the endings of all formats, in the order in which they are tried for a name without one."""
+    endings = dict.fromkeys(ending for endings in list_readers().values() for ending in endings)
+    return [*_FIRST_ENDINGS, *(ending for ending in endings if ending not in _FIRST_ENDINGS)]
+
+
 def without_ending(name: str) -> str:
     """Return a file's name without the ending of a format."""
     stem, ending = os.path.splitext(name)
-    return stem if ending.lower() in ENDINGS else name
+    return stem if ending.lower() in file_endings() else name
+
+
+def names_within(paths: Collection[str], folder: Path) -> dict[str, str]:
+    """Return a name for each of several absolute paths, which tells nothing of the machine.
+
+    It is the path within the folder, without the ending where that leaves the names different. Of files elsewhere it
+    is the path within what these have in common.
+
+    Raises:
+        ValueError: if two files would get the same name.
+    """
+    outside = [os.path.dirname(referenced_file(path)) for path in paths if not Path(path).is_relative_to(folder)]
+    elsewhere = os.path.commonpath(outside) if outside else folder
+    names = {
+        path: Path(path).relative_to(folder if Path(path).is_relative_to(folder) else elsewhere).as_posix()
+        for path in dict.fromkeys(paths)
+    }
+    shorter = {path: without_ending(name) for path, name in names.items()}
+    counts = Counter(shorter.values())
+    names = {path: name if counts[shorter[path]] > 1 else shorter[path] for path, name in names.items()}
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            same = ", ".join([path for path in names if names[path] == name][:3])
+            raise ValueError(f"{same} would all be called {name!r}. Give the table a column `record_id`.")
+    return names
 
 
 def find_file(name: str, folder: Path) -> str | None:
@@ -280,10 +316,9 @@ def find_file(name: str, folder: Path) -> str | None:
     path = folder / name
     reference = parse_reference(path)
     if reference is not None:
-        return str(reference) if Path(reference.file).is_file() else None
-    if path.is_file():
-        return str(path)
-    return next((str(path) + ending for ending in ENDINGS if Path(str(path) + ending).is_file()), None)
+        return os.path.abspath(reference) if Path(reference.file).is_file() else None
+    path = os.path.abspath(path)
+    return next((path + ending for ending in ("", *file_endings()) if os.path.isfile(path + ending)), None)
 
 
 def probe_files(rows_of_split: dict[str, list[dict[str, Any]]], feature: ECG) -> None:

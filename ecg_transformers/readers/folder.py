@@ -39,6 +39,8 @@ def find_ecg_files(folder: str | os.PathLike, recursive: bool = True) -> list[Pa
 
 def search_folder(folder: str | os.PathLike, recursive: bool = True) -> tuple[list[Path], list[Path]]:
     """Return what `find_ecg_files` does, and the other files, sorted: those that belong to no recording either."""
+    from tqdm.auto import tqdm
+
     from .registry import read_head, readers_of, readers_of_any_name
 
     root = Path(folder)
@@ -46,11 +48,14 @@ def search_folder(folder: str | os.PathLike, recursive: bool = True) -> tuple[li
         raise ECGReadError(root, "there is no such folder.", "Pass a folder; one file is read with read_ecg(path).")
     found: list[Path] = []
     others: list[Path] = []
+    # How many files there are is not known before.
+    progress = tqdm(desc="Searching", unit=" files", delay=2)
     for current, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
         stems = {name[: -len(".hea")] for name in names if name.endswith(".hea")}
         segments: set[str] = set()
         for name in sorted(names):
+            progress.update()
             path = Path(current, name)
             of_its_own = path.suffix.lower() in _NEVER_SIGNAL_FILES | {".hea"}
             if name.startswith(".") or (not of_its_own and path.stem in stems):
@@ -77,6 +82,7 @@ def search_folder(folder: str | os.PathLike, recursive: bool = True) -> tuple[li
             found.append(path)
         if segments:
             found = [path for path in found if str(path.parent) != current or path.name not in segments]
+    progress.close()
     return sorted(found), sorted(others)
 
 

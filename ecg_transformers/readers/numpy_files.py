@@ -104,7 +104,9 @@ def orient(array: np.ndarray, lead_names: Any, path: Path) -> tuple[np.ndarray, 
         return array[None, :], "one lead"
     if array.ndim != 2 or array.size == 0:
         raise ECGReadError(
-            path, f"its array has shape {array.shape} instead of (leads, samples).", "Store one recording per file."
+            path,
+            f"its array has shape {array.shape} instead of (leads, samples).",
+            "Store one recording per file, or all in a dataset of an HDF5 file, whose rows are FILE#DATASET:0, …",
         )
     count = None if lead_names is None else len(lead_names)
     if count is not None and count == array.shape[1] and count != array.shape[0]:
@@ -200,6 +202,17 @@ def _read_npy_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool,
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(file)
     raise ECGReadError(path, f"its array is in NPY version {version}.", "Save it with numpy.save, as plain numbers.")
+
+
+def is_vector(path: Path) -> bool:
+    """Tell whether an NPY file holds one row of numbers, or words: nothing that `find_ecg_files` takes for an ECG."""
+    try:
+        with open(path, "rb") as file:
+            shape, _, dtype = _read_npy_header(file, path)
+    except Exception:
+        # Damaged, which reading tells
+        return False
+    return dtype.kind not in "iuf" or sum(length != 1 for length in shape) < 2
 
 
 def _read_array(file: BinaryIO, size: int, path: Path, allow_text: bool = False) -> np.ndarray:

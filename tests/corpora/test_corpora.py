@@ -106,7 +106,7 @@ def test_registry(monkeypatch):
 def test_unknown_names(tmp_path):
     with pytest.raises(ValueError, match="Unknown corpus 'cardio'.*challenge, .*folder, .*ptbxl"):
         load_corpus("cardio")
-    with pytest.raises(ValueError, match="neither a data set written by save_to_disk, nor Parquet"):
+    with pytest.raises(ValueError, match="no file that looks like an ECG, and is no folder written by save_to_disk"):
         load_corpus(tmp_path)
     with pytest.raises(ValueError, match="is a folder itself and takes no `data_dir`"):
         load_corpus(tmp_path, data_dir="x")

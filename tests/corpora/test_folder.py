@@ -1,6 +1,7 @@
 import csv
 import logging
 
+import h5py
 import numpy as np
 import pytest
 from mixed_exports import TOLD, recording, write_mixed
@@ -8,6 +9,7 @@ from mixed_exports import TOLD, recording, write_mixed
 from ecg_transformers import label_names, load_corpus, problem_type, read_ecg
 from ecg_transformers.corpora.file_workers import map_in_workers
 from ecg_transformers.corpora.saved_corpus import save_parquet
+from ecg_transformers.readers import list_readers
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def write_table(path, header, lines):
 
 
 def test_any_mix_of_formats_without_a_table(exports, tmp_path, caplog):
-    with pytest.raises(ValueError, match=r"2 of 10 files of .* cannot be read: .*cut\.npz: .*skip_unreadable=True"):
+    with pytest.raises(ValueError, match=r"3 of 11 files of .* cannot be read: .*cut\.npz: .*skip_unreadable=True"):
         load_corpus("folder", data_dir=exports)
     errors = tmp_path / "errors.csv"
     corpus = load_corpus("folder", data_dir=exports, skip_unreadable=True, errors_csv=errors)
@@ -51,9 +53,8 @@ def test_any_mix_of_formats_without_a_table(exports, tmp_path, caplog):
             expected = read_ecg(source)
             np.testing.assert_array_equal(row["ecg"].signal, expected.signal)
     listed = list(csv.DictReader(errors.open()))
-    assert [row["file"] for row in listed] == ["a/cut.npz", "broken.xml"]
-    assert all(row["reason"] and row["remedy"] for row in listed)
-    assert "stack.npy" in caplog.text and "hold no single recording" in caplog.text
+    assert [row["file"] for row in listed] == ["a/cut.npz", "broken.xml", "stack.npy"]
+    assert all(row["reason"] and row["remedy"] for row in listed) and "FILE#DATASET:0" in listed[2]["remedy"]
     assert "LICENSE" not in caplog.text
 
 
@@ -75,13 +76,13 @@ def test_a_table_goes_before_the_files(exports, caplog):
     corpus = load_corpus("folder", data_dir=exports, labels_csv=table, split=(1, 0, 0))
     assert problem_type(corpus) == "multi_label_classification" and label_names(corpus) == ["AF", "MI"]
     rows = rows_of(corpus)
-    assert set(rows) == {"philips", "b/wfdb", "ecg", "b/dicom"}
-    assert [rows["philips"][name] for name in ("patient_id", "age", "sex", "report")] == [
+    assert set(rows) == {"a/philips", "b/wfdb", "ecg", "b/dicom"}, "paths within the folder, as without a table"
+    assert [rows["a/philips"][name] for name in ("patient_id", "age", "sex", "report")] == [
         *("P1", 50.0, "female", "seen by us")
     ]
     assert [rows["b/wfdb"][name] for name in ("patient_id", "age", "sex")] == ["W7", 71.0, "male"]
     assert rows["b/wfdb"]["labels"] == {"AF": 0.0, "MI": None}
-    assert "6 recordings" in caplog.text and "no row in" in caplog.text
+    assert "7 recordings" in caplog.text and "no row in" in caplog.text
 
 
 def test_splits_by_the_tables_patients_and_in_workers(twenty):
@@ -107,8 +108,75 @@ def test_splits_that_the_table_names(twenty):
     with pytest.raises(ValueError, match="1 patients of split 'test'"):
         load_corpus(twenty, labels_csv=write_table(twenty.parent / "s.csv", "file,patient_id,AF,split", lines))
     lines[19] = "e19.npz,p0,1,holdout"
-    with pytest.raises(ValueError, match="'split' holds train, validation or test; e19 has 'holdout'"):
+    with pytest.raises(ValueError, match="'split' holds train, validation or test; 1/e19 has 'holdout'"):
         load_corpus(twenty, labels_csv=write_table(twenty.parent / "s.csv", "file,patient_id,AF,split", lines))
+
+
+def test_copies_in_two_splits_are_told(tmp_path, caplog):
+    """Also those in splits that the table names: nobody takes these apart."""
+    words = {"a": "train", "b": "train", "c": "test", "d": "val"}
+    for number, name in enumerate(words):
+        recording(number, seconds=1).save(tmp_path / f"{name}.npz")
+    recording(0, seconds=1).save(tmp_path / "again.npz")
+    recording(3, seconds=1).save(tmp_path / "more.npz")
+    words |= {"again": "test", "more": "val"}
+    table = write_table(tmp_path / "s.csv", "file,AF,split", [f"{name},1,{word}" for name, word in words.items()])
+    load_corpus(tmp_path, labels_csv=table)
+    assert "1 recordings are in two splits with the same samples: a (train) = again (test)." in caplog.text
+    caplog.clear()
+    words["again"] = "train"
+    table = write_table(tmp_path / "s.csv", "file,AF,split", [f"{name},1,{word}" for name, word in words.items()])
+    load_corpus(tmp_path, labels_csv=table)
+    assert "in two splits" not in caplog.text
+
+
+def test_names_of_records_tell_nothing_of_the_machine(tmp_path):
+    inside, other = tmp_path / "in", tmp_path / "other"
+    for folder in (inside / "x", other / "y"):
+        folder.mkdir(parents=True)
+    for number, path in enumerate((inside / "a.npz", inside / "x" / "b.npz", other / "c.npz", other / "y" / "d.npz")):
+        recording(number, seconds=1).save(path)
+    recording(7, seconds=1).save(inside / "a.hea")
+    lines = ["a.npz,", "a.hea,", f"{inside}/x/b.npz,", f"{other}/c.npz,", "../other/y/d,", f"{inside}/x/e,E7"]
+    recording(8, seconds=1).save(inside / "x" / "e.npz")
+    table = write_table(tmp_path / "t.csv", "file,record_id", lines)
+    names = {"a.npz", "a.hea", "x/b", "c", "y/d", "E7"}
+    assert set(rows_of(load_corpus(inside, labels_csv=table))) == names
+    assert set(rows_of(load_corpus("table", train_csv=table, ecg_dir=inside, label_columns=[]))) == names
+    recording(9, seconds=1).save(inside / "c.npz")
+    table = write_table(tmp_path / "t.csv", "file", ["c.npz", f"{other}/c.npz"])
+    with pytest.raises(ValueError, match=r"in/c.npz, .*other/c.npz would all be called 'c.npz'.*column `record_id`"):
+        load_corpus(inside, labels_csv=table)
+
+
+@pytest.mark.parametrize("ending", sorted({one for endings in list_readers().values() for one in endings} - {".hea"}))
+def test_every_ending_may_be_left_out(tmp_path, ending):
+    from ecg_transformers.corpora.table_rows import find_file
+
+    (tmp_path / f"e{ending}").write_bytes(b"1")
+    assert find_file("e", tmp_path) == str(tmp_path / f"e{ending}")
+    (tmp_path / "e.hea").write_bytes(b"1")
+    assert find_file("e", tmp_path) == str(tmp_path / "e.hea")
+
+
+def test_files_of_many_recordings(tmp_path, caplog):
+    """Their rows come from a table; a vector is no recording at all."""
+    signals = np.stack([recording(number).signal.T + 1 for number in range(4)])
+    with h5py.File(tmp_path / "exams.hdf5", "w") as file:
+        file["tracings"] = signals
+    np.save(tmp_path / "ages.npy", np.arange(4.0))
+    np.save(tmp_path / "stack.npy", signals)
+    recording(9).save(tmp_path / "e.npz")
+    options = {"sampling_rate": 250, "lead_names": "standard", "split": (1, 0, 0)}
+    with pytest.raises(ValueError, match=r"2 of 3 files .*Name one row, .*exams.hdf5#tracings:0") as told:
+        load_corpus(tmp_path, **options)
+    assert "stack.npy" in str(told.value) and "ages.npy" not in str(told.value)
+    assert "1 files" in caplog.text and "one row of numbers" in caplog.text and "ages.npy" in caplog.text
+    caplog.clear()
+    lines = [f"exams.hdf5#tracings:{number},1" for number in range(4)]
+    corpus = load_corpus(tmp_path, labels_csv=write_table(tmp_path / "t.csv", "file,AF", lines), **options)
+    assert corpus["train"]["record_id"][:] == [f"exams.hdf5#tracings:{number}" for number in range(4)]
+    assert "2 recordings" in caplog.text and "left out: e.npz, stack.npy" in caplog.text
 
 
 def test_labels_in_one_cell_and_other_tasks(twenty, caplog):
@@ -116,12 +184,12 @@ def test_labels_in_one_cell_and_other_tasks(twenty, caplog):
     table = write_table(twenty.parent / "l.csv", "path,labels", [*lists, "e19,"])
     corpus = load_corpus(twenty, labels_csv=table)
     assert label_names(corpus) == ["AF", "LBBB", "normal"] and "list of labels" in caplog.text
-    assert rows_of(corpus)["e03"]["labels"] == {"AF": 1.0, "LBBB": 1.0, "normal": 0.0}
-    assert rows_of(corpus)["e19"]["labels"] == {"AF": None, "LBBB": None, "normal": None}
+    assert rows_of(corpus)["0/e03"]["labels"] == {"AF": 1.0, "LBBB": 1.0, "normal": 0.0}
+    assert rows_of(corpus)["1/e19"]["labels"] == {"AF": None, "LBBB": None, "normal": None}
     bars = [line.replace(";", "|") for line in lists]
     table = write_table(twenty.parent / "l.csv", "path,findings", bars)
     piped = load_corpus(twenty, labels_csv=table, label_separator="|")
-    assert rows_of(piped)["e03"]["labels"] == {"AF": 1.0, "LBBB": 1.0, "normal": 0.0}
+    assert rows_of(piped)["0/e03"]["labels"] == {"AF": 1.0, "LBBB": 1.0, "normal": 0.0}
     table = write_table(twenty.parent / "r.csv", "file,ef", [f"e{n:02d},{0.3 + n / 50}" for n in range(20)])
     assert problem_type(load_corpus(twenty, labels_csv=table)) == "regression"
     table = write_table(twenty.parent / "n.csv", "file,patient_id", [f"e{n:02d},p{n}" for n in range(20)])
@@ -173,7 +241,9 @@ def test_saved_folders_are_still_data_sets(twenty, tmp_path):
 
 def test_a_folder_without_recordings(tmp_path):
     (tmp_path / "a.txt").write_text("hello")
-    with pytest.raises(ValueError, match=r"nor a file that looks like an ECG \(1 other files\)"):
+    with pytest.raises(
+        ValueError, match=r"no file that looks like an ECG \(1 other files\), and is no folder written by"
+    ):
         load_corpus(tmp_path)
 
 

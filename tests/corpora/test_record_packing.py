@@ -56,9 +56,11 @@ def test_parquet_holds_what_the_folder_does(exports, tmp_path, capsys):
     assert run("convert-records", exports, "--to", "parquet", "-o", tmp_path / "packed", "--workers", 1) == 1
     told = capsys.readouterr()
     assert "8 records" in told.out and "dicom, 12 leads, 500 Hz" in told.out
-    assert "2 files could not be read" in told.err and "Traceback" not in told.err
+    assert "3 files could not be read" in told.err and "Traceback" not in told.err
     listed = list(csv.DictReader((tmp_path / "packed" / "errors.csv").open()))
-    assert [row["file"] for row in listed] == ["a/cut.npz", "broken.xml"] and all(row["remedy"] for row in listed)
+    assert [row["file"] for row in listed] == ["a/cut.npz", "broken.xml", "stack.npy"] and all(
+        row["remedy"] for row in listed
+    )
     packed = rows_of(load_corpus(tmp_path / "packed"))
     loose = rows_of(load_corpus(exports, skip_unreadable=True))
     assert set(packed) == set(TOLD)
@@ -102,7 +104,7 @@ def test_single_files_with_their_table(exports, thirty, tmp_path, form, ending):
         assert np.abs(row["ecg"].signal - other[name]["ecg"].signal).max() <= tolerance
     assert again.num_rows == loose.num_rows
     mixed = pack_records(exports, tmp_path / "mixed", to=form)
-    assert mixed.num_errors == 2 and (tmp_path / "mixed" / "b" / f"dicom{ending}").is_file()
+    assert mixed.num_errors == 3 and (tmp_path / "mixed" / "b" / f"dicom{ending}").is_file()
     assert read_ecg(tmp_path / "mixed" / "a" / f"hl7{ending}").sampling_rate == 500
 
 
@@ -249,6 +251,13 @@ def test_other_content_is_not_overwritten(thirty, tmp_path, capsys):
         pack_records(thirty, tmp_path)
     out = tmp_path / "out"
     pack_records(thirty, out)
+    capsys.readouterr()
+    assert run("convert-records", out, "-o", tmp_path / "again") == 1
+    assert "holds a saved data set (or Parquet files), which load_corpus opens" in capsys.readouterr().err
+    assert run("info", out) == 1
+    assert "Parquet files, which load_corpus opens" in (told := capsys.readouterr().err) and "#ecg:0" in told
+    assert run("convert-records", thirty, "-o", tmp_path / "notes.txt") == 1
+    assert "notes.txt is a file. Name a new or empty folder." in capsys.readouterr().err
     assert run("convert-records", thirty, "-o", out, "--to", "npz") == 1
     assert "pass --overwrite to start over" in capsys.readouterr().err
     assert run("convert-records", thirty, "-o", out, "--to", "npz", "--overwrite") == 0
