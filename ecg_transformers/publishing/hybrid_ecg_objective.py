@@ -6,8 +6,8 @@ from typing import Any
 
 _ABOUT = (
     "The model follows the published outline of Hybrid ECG, named CREMA in its third version (arXiv 2407.07110): "
-    "masked reconstruction with a contrastive regularisation. Its authors released no code, weights or numbers; "
-    "sizes, weights of the losses, masking, views and everything else below are ours."
+    "masked reconstruction with a contrastive regularisation. What we know of it are the abstracts, which "
+    "give no numbers; sizes, weights of the losses, masking, views and everything else below are ours."
 )
 _NOT_IN_THE_ABSTRACT = (
     "Multi-scale masking and the alignment of views at R peaks are known from a summary of the paper, not from its "

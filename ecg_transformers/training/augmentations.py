@@ -14,9 +14,9 @@ common to all:
   disturbance reaches a lead that is constant, which is one that was not recorded.
 - **Rates.** What a recorder of this rate could not have seen, at half the rate and above, is left out.
 
-Polarity is never flipped: the deviation of an ST segment has a sign. Which disturbances the CREMA paper (arXiv
-2407.07110) uses is not published; these are those of fairseq-signals (`w2v_cmsc_augs.yaml`) and, ours, amplitude
-scaling and time masking. Strengths are ours, those of poor but readable recordings.
+Polarity is never flipped: the deviation of an ST segment has a sign. Of the CREMA paper (arXiv 2407.07110) we know
+the abstracts, which name no disturbances; these are those of fairseq-signals (`w2v_cmsc_augs.yaml`) and, ours, time
+masking. Strengths are ours, those of poor but readable recordings.
 """
 
 from __future__ import annotations

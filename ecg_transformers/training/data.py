@@ -171,14 +171,26 @@ def positive_weights(targets: np.ndarray, maximum: float | None = None) -> np.nd
     return np.minimum(weights, np.inf if maximum is None else maximum).astype(np.float32)
 
 
-def describe_split(dataset: Any, targets: np.ndarray, label_names: Sequence[str], problem_type: str) -> dict[str, Any]:
-    """Count what a split holds: records, patients, and per label positives, negatives and unknowns (JSON)."""
+def count_records(dataset: Any) -> dict[str, Any]:
+    """Count records and, if any is known, patients, where each unknown one stands alone (JSON).
+
+    Args:
+        dataset (`datasets.Dataset` or `datasets.IterableDataset`): a split; a stream has no count.
+    """
+    if not hasattr(dataset, "__len__"):
+        return {"records": "streamed"}
     facts: dict[str, Any] = {"records": len(dataset)}
     if "patient_id" in dataset.column_names:
         patients = dataset.select_columns(["patient_id"])[:]["patient_id"]
         known = {patient for patient in patients if patient is not None}
         if known:
             facts["patients"] = len(known) + sum(patient is None for patient in patients)
+    return facts
+
+
+def describe_split(dataset: Any, targets: np.ndarray, label_names: Sequence[str], problem_type: str) -> dict[str, Any]:
+    """Count what a split holds: records, patients, and per label positives, negatives and unknowns (JSON)."""
+    facts = count_records(dataset)
     if problem_type == "single_label_classification":
         facts["labels"] = {
             name: {"positives": int((targets == index).sum())} for index, name in enumerate(label_names)

@@ -41,7 +41,7 @@ from .pretraining_trainer import PretrainingTrainer
 from .run_control import Clock
 from .run_record import to_plain
 from .segment_pairs import SegmentPairCollator, SegmentPairs
-from .task import SPLITS, column_of, corpus_name, load_splits, without_labels
+from .task import SPLITS, corpus_facts, load_splits, without_labels
 
 logger = logging.get_logger(__name__)
 
@@ -261,19 +261,16 @@ def measure_ssl(
 
 
 def _corpus_facts(data_args: CorpusArguments, splits: Mapping[str, SegmentPairs]) -> dict[str, Any]:
-    return {
-        "name": corpus_name(data_args),
-        "task": data_args.task,
-        "splits": {
-            split: {
-                "records": len(pairs.patients),
-                **({"patients": pairs.num_patients} if any(column_of(pairs.source, "patient_id")) else {}),
-                "pairs": len(pairs),
-                **({"left_out": pairs.num_left_out} if pairs.kind == "records" else {}),
-            }
-            for split, pairs in splits.items()
-        },
-    }
+    facts = corpus_facts(data_args, {split: pairs.source for split, pairs in splits.items()})
+    for split, pairs in splits.items():
+        counts = facts["splits"][split]
+        if "patients" in counts:
+            # Those that take part
+            counts["patients"] = pairs.num_patients
+        counts["pairs"] = len(pairs)
+        if pairs.kind == "records":
+            counts["left_out"] = pairs.num_left_out
+    return facts
 
 
 def _start(

@@ -57,7 +57,7 @@ from .pretraining_run import (
 from .pretraining_trainer import PretrainingTrainer
 from .run_control import Clock, run_script
 from .run_record import to_plain
-from .task import column_of, corpus_name, load_splits, without_labels
+from .task import corpus_facts, load_splits, without_labels
 
 logger = logging.get_logger(__name__)
 
@@ -232,7 +232,7 @@ def _pretrain(
             probe_task = load_probe_task(training_args, data_args, corpus)
         corpus = {"train": training_split(corpus), **({"validation": held} if (held := _validation(corpus)) else {})}
     splits = _splits(corpus, data_args, training_args)
-    facts = _corpus_facts(data_args, corpus)
+    facts = corpus_facts(data_args, corpus)
     skip_evaluation_without_records("validation" in splits, training_args)
     augmentations = AugmentationSettings.from_arguments(augmentation_args)
     start = _start(model_args, data_args, target_args, training_args, corpus)
@@ -405,21 +405,6 @@ def _splits(
     if "validation" in corpus:
         splits["validation"] = NamedStream(corpus["validation"], seed)
     return splits
-
-
-def _corpus_facts(data_args: StreamCorpusArguments, datasets: Mapping[str, Any]) -> dict[str, Any]:
-    splits: dict[str, dict[str, Any]] = {}
-    for split, dataset in datasets.items():
-        if data_args.streaming:
-            splits[split] = {"records": "streamed"}
-            continue
-        patients = column_of(dataset, "patient_id")
-        known = {patient for patient in patients if patient is not None}
-        splits[split] = {
-            "records": len(dataset),
-            **({"patients": len(known) + sum(patient is None for patient in patients)} if known else {}),
-        }
-    return {"name": corpus_name(data_args), "task": data_args.task, "splits": splits}
 
 
 def _start(

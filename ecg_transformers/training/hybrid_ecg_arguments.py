@@ -123,9 +123,9 @@ class ViewAugmentationArguments(AugmentationArguments):
 class HybridPretrainingArguments(PretrainingArguments):
     """How to optimise.
 
-    The paper (arXiv 2407.07110) does not publish its settings. The defaults are those of the masked autoencoder
-    ST-MEM: AdamW with betas 0.9 and 0.95, weight decay 0.01, learning rate 1.5e-4 for a batch of 256, warm-up, cosine
-    to 0. Batch, number of epochs and share of the warm-up are ours.
+    Of the paper (arXiv 2407.07110) we know the abstracts, which give no settings. The defaults are those of the masked
+    autoencoder ST-MEM: AdamW with betas 0.9 and 0.95, weight decay 0.01, learning rate 1.5e-4 for a batch of 256,
+    warm-up, cosine to 0. Batch, number of epochs and share of the warm-up are ours.
     """
 
     learning_rate: float | None = field(

@@ -87,9 +87,10 @@ class HybridECGCollator:
             rows (sequence of mappings): `ecg` (an `ECGRecord`) and, for reproducible choices, `window_seed` (`int`).
 
         Returns:
-            `dict[str, torch.Tensor]`: `input_values` `(records, leads, samples)`, `lead_mask` `(records, leads)`,
-            `noise` `(records, tokens)`, and with views `view_values` `(records, 2, leads, samples)`; where there is
-            padding also `attention_mask` `(records, samples)` and `view_attention_mask` `(records, 2, samples)`.
+            `dict[str, torch.Tensor]`: `input_values` `(records, leads, samples)` and `lead_mask` `(records, leads)`;
+            if something is rebuilt (`reconstruction_loss_weight` above 0) `noise` `(records, tokens)`; with views
+            `view_values` `(records, 2, leads, samples)`; where there is padding also `attention_mask`
+            `(records, samples)` and `view_attention_mask` `(records, 2, samples)`.
         """
         seeds = [row["window_seed"] if "window_seed" in row else int(torch.randint(2**31, ())) for row in rows]
         records = [self._cut_window(row["ecg"], seed) for row, seed in zip(rows, seeds, strict=True)]

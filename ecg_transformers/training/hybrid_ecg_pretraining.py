@@ -42,7 +42,7 @@ from .pretraining_trainer import PretrainingTrainer
 from .reconstruction_pictures import ReconstructionPictures, unit_of_recipe
 from .run_control import Clock
 from .run_record import to_plain
-from .task import SPLITS, column_of, corpus_name, load_splits, patient_numbers, without_labels
+from .task import SPLITS, corpus_facts, load_splits, without_labels
 
 PARTS = ("reconstruction_loss", "contrastive_loss", "alignment", "uniformity")
 
@@ -91,7 +91,7 @@ def _pretrain(
     if "train" not in splits:
         sizes = {split: len(dataset) for split, dataset in corpus.items()}
         raise ValueError(f"The corpus has no training records; its splits: {sizes}.")
-    facts = _corpus_facts(data_args, splits)
+    facts = corpus_facts(data_args, splits)
     skip_evaluation_without_records("validation" in splits, training_args)
     augmentations = AugmentationSettings.from_arguments(augmentation_args)
     start = _start(model_args, data_args, view_args, augmentations, training_args, splits)
@@ -100,13 +100,15 @@ def _pretrain(
     seed_run(training_args)
     built = build_for_pretraining(model_args, HybridECGForPreTraining, model_args.settings())
     trainer, stopper, pictures = make_trainer(built, splits, data_args, view_args, augmentations, training_args)
+    # As long as they are: a view is not longer than the window
+    views = dataclasses.replace(view_args, view_seconds=trainer.data_collator.view_seconds)
     if trainer.is_world_process_zero():
-        print(_opening_report(facts, built, view_args, augmentations, training_args), flush=True)
+        print(_opening_report(facts, built, views, augmentations, training_args), flush=True)
     run_facts = RunFacts(
         facts,
         {
             "new_parts": built.new_parts,
-            "objective": _objective(built, view_args, augmentations),
+            "objective": _objective(built, views, augmentations),
             # Filled while the run goes on
             "pictures": [] if pictures is None else pictures.drawn,
         },
@@ -184,9 +186,7 @@ def measure_hybrid(outputs: Any, inputs: Mapping[str, torch.Tensor]) -> Mapping[
     return {} if view_embeds is None else measure_views(view_embeds)
 
 
-def _objective(
-    built: BuiltPretraining, view_args: ViewArguments, augmentations: AugmentationSettings
-) -> dict[str, Any]:
+def _objective(built: BuiltPretraining, views: ViewArguments, augmentations: AugmentationSettings) -> dict[str, Any]:
     """Return what the record of the run and the card tell of the losses."""
     config = built.model.config
     names = ["reconstruction_loss_weight", "contrastive_loss_weight", "patch_layout", "patch_size", "pooling"]
@@ -199,26 +199,8 @@ def _objective(
     objective = {name: getattr(config, name) for name in names}
     if config.contrastive_loss_weight:
         objective |= {"temperature": config.temperature, "projection_size": config.projection_size}
-        objective |= {**dataclasses.asdict(view_args), "view_augmentations": augmentations.to_dict()}
+        objective |= {**dataclasses.asdict(views), "view_augmentations": augmentations.to_dict()}
     return objective
-
-
-def _corpus_facts(data_args: CorpusArguments, splits: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "name": corpus_name(data_args),
-        "task": data_args.task,
-        "splits": {
-            split: {
-                "records": len(dataset),
-                **(
-                    {"patients": len(set(patient_numbers(dataset).tolist()))}
-                    if any(column_of(dataset, "patient_id"))
-                    else {}
-                ),
-            }
-            for split, dataset in splits.items()
-        },
-    }
 
 
 def _start(
@@ -246,7 +228,7 @@ def _start(
 def _opening_report(
     facts: dict[str, Any],
     built: BuiltPretraining,
-    view_args: ViewArguments,
+    views: ViewArguments,
     augmentations: AugmentationSettings,
     arguments: HybridPretrainingArguments,
 ) -> str:
@@ -259,9 +241,9 @@ def _opening_report(
         )
     if config.contrastive_loss_weight:
         disturbed = ", ".join(augmentations.augmentations) or "undisturbed"
-        start = "at R peaks" if view_args.align == "r_peak" else "anywhere"
+        start = "at R peaks" if views.align == "r_peak" else "anywhere"
         parts.append(
-            f"{config.contrastive_loss_weight:g} x contrast of views of {view_args.view_seconds:g} s that start "
+            f"{config.contrastive_loss_weight:g} x contrast of views of {views.view_seconds:g} s that start "
             f"{start} ({disturbed})"
         )
     schedule = "tri_stage" if arguments.schedule == "tri_stage" else to_plain(arguments.lr_scheduler_type)

@@ -185,7 +185,7 @@ class ReconstructionPictures(TrainerCallback):
     Args:
         output_dir (`Path`): of the run.
         batch (mapping): one record, collated as for validation.
-        every (`int`): steps between pictures; 0 draws none.
+        every (`int`): steps between pictures, at least 1.
         sampling_rate (`float`): of the model input, Hz.
         lead_names (sequence of `str`): its rows.
         unit (`str`): of its values.
@@ -209,7 +209,8 @@ class ReconstructionPictures(TrainerCallback):
     ):
         self.output_dir = Path(output_dir)
         self.batch = dict(batch)
-        self.every = every if every and _has_matplotlib() else 0
+        self.every = every
+        self.can_draw = _has_matplotlib()
         self.sampling_rate = sampling_rate
         self.lead_names = list(lead_names)
         self.unit = unit
@@ -222,12 +223,12 @@ class ReconstructionPictures(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         """Draw, if it is time."""
-        if self.every and state.is_world_process_zero and state.global_step % self.every == 0:
+        if self.can_draw and state.is_world_process_zero and state.global_step % self.every == 0:
             self.draw(model, f"step-{state.global_step:06d}.png", f"step {state.global_step}")
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         """Draw what the model that is saved makes of the record."""
-        if self.every and state.is_world_process_zero and self.stopper.received is None:
+        if self.can_draw and state.is_world_process_zero and self.stopper.received is None:
             best = args.load_best_model_at_end and state.best_global_step
             when = f"best model, step {best}" if best else f"end, step {state.global_step}"
             self.draw(model, LAST_PICTURE, when)

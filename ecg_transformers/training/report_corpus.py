@@ -9,10 +9,11 @@ from transformers.utils import logging
 
 from ..corpora.table import table_columns
 from .arguments import CorpusArguments
+from .data import count_records
 from .negative_sampling import unique_texts
 from .pretraining_run import digest_records
 from .reports import clean_reports
-from .task import SPLITS, column_of, corpus_name, load_splits, patient_numbers, without_labels
+from .task import SPLITS, column_of, corpus_facts, load_splits, without_labels
 
 logger = logging.get_logger(__name__)
 
@@ -54,13 +55,13 @@ def load_report_corpus(arguments: CorpusArguments) -> ReportCorpus:
         ValueError: if the corpus cannot be loaded, or no training record has a report.
     """
     corpus = load_splits(without_labels(arguments))
-    name = corpus_name(arguments)
     if arguments.corpus == "table":
         # Of a table the corpus has a column `report` in any case.
         for path in (arguments.train_csv, arguments.validation_csv):
             if path is not None:
                 _check_report_column(f"The table {path}", table_columns(path, arguments.data_dir))
-    result = ReportCorpus({}, {}, {"name": name, "task": arguments.task, "splits": {}})
+    result = ReportCorpus({}, {}, corpus_facts(arguments, {}))
+    name = result.facts["name"]
     for split in SPLITS[:2]:
         if split not in corpus:
             continue
@@ -76,10 +77,8 @@ def load_report_corpus(arguments: CorpusArguments) -> ReportCorpus:
             dataset = dataset.select(kept)
         result.splits[split] = dataset
         result.reports[split] = [reports[row] for row in kept]
-        patients = column_of(dataset, "patient_id")
         result.facts["splits"][split] = {
-            "records": len(kept),
-            **({"patients": len(set(patient_numbers(dataset).tolist()))} if any(patients) else {}),
+            **count_records(dataset),
             "different_reports": len(unique_texts(result.reports[split])),
             "without_report": missing,
         }

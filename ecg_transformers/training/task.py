@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers.utils import logging
 
 from ..corpora import corpus_function, label_names, list_corpora, load_corpus, problem_type
 from .arguments import CorpusArguments, DataArguments
-from .data import describe_split, label_matrix
+from .data import count_records, describe_split, label_matrix
 from .label_fraction import select_label_fraction
 
 logger = logging.get_logger(__name__)
@@ -185,6 +186,20 @@ def corpus_name(arguments: CorpusArguments) -> str:
     if arguments.corpus == "folder":
         return Path(arguments.data_dir).name
     return Path(arguments.corpus).name if Path(arguments.corpus).is_dir() else arguments.corpus
+
+
+def corpus_facts(arguments: CorpusArguments, splits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the record of a run tells of a corpus whose labels it does not use (JSON).
+
+    Args:
+        arguments (`CorpusArguments`): which corpus.
+        splits (mapping): those that take part, counted by `count_records`.
+    """
+    return {
+        "name": corpus_name(arguments),
+        "task": arguments.task,
+        "splits": {split: count_records(dataset) for split, dataset in splits.items()},
+    }
 
 
 def _keep_fraction(

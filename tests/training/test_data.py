@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from ecg_transformers import ECGFeatureExtractor, load_corpus
 from ecg_transformers.corpora import label_names
 from ecg_transformers.training import CorpusSplit, ECGCollator, label_matrix, positive_weights
-from ecg_transformers.training.data import describe_split, target_array
+from ecg_transformers.training.data import count_records, describe_split, target_array
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,14 @@ def test_label_matrix_equals_the_rows(corpus):
     facts = describe_split(corpus["validation"], matrix, names, "multi_label_classification")
     assert facts["records"] == len(rows) == facts["patients"]
     assert facts["labels"][names[0]]["positives"] == int(matrix[:, 0].sum())
+
+
+def test_records_and_patients_are_counted():
+    rows = Dataset.from_dict({"patient_id": [0, 0, None, None]})
+    assert count_records(rows) == {"records": 4, "patients": 3}
+    assert count_records(rows.to_iterable_dataset()) == {"records": "streamed"}
+    assert count_records(Dataset.from_dict({"patient_id": [None, None]})) == {"records": 2}
+    assert count_records(Dataset.from_dict({"record_id": ["a"]})) == {"records": 1}
 
 
 def make_collator(extractor, corpus, windows):

@@ -61,10 +61,6 @@ def test_a_record_is_rebuilt_where_it_was_hidden(layout):
         assert rebuilt[lead, time] == pytest.approx(means[lead, time], abs=1e-5)
 
 
-def lines_of(axes):
-    return {line.get_color(): line.get_ydata() for line in axes.get_lines()}
-
-
 def test_the_picture_shows_seen_rebuilt_and_truth():
     rng = np.random.default_rng(0)
     truth, rebuilt = rng.normal(size=(12, 500)), rng.normal(size=(12, 500))
@@ -139,10 +135,7 @@ def test_pictures_are_drawn_every_so_many_steps_and_at_the_end(make_pictures, tm
     assert resumed.drawn == [f"reconstructions/step-00000{step}.png" for step in (2, 4, 6)] + [pictures.drawn[-1]]
 
 
-def test_no_pictures(make_pictures, tmp_path):
-    train(make_pictures(every=0), make_model(), 4)
-    assert not (tmp_path / "reconstructions").exists()
-    # An interrupted run has no end yet
+def test_an_interrupted_run_has_no_picture_of_its_end(make_pictures, tmp_path):
     stopper = GracefulStopCallback()
     stopper.received = 15
     train(make_pictures(every=3, stopper=stopper), make_model(), 3)

@@ -167,8 +167,9 @@ def test_learning_lowers_both_losses(make_hybrid_arguments):
 
 
 @pytest.mark.parametrize(("missing", "left"), [("contrastive", "reconstruction"), ("reconstruction", "contrastive")])
-def test_ablations(make_hybrid_arguments, tmp_path, missing, left):
+def test_ablations(make_hybrid_arguments, tmp_path, capsys, missing, left):
     options = [f"--{missing}_loss_weight", 0, f"--{left}_loss_weight", 1, "--max_steps", 3, "--picture_steps", 2]
+    options += ["--view_seconds", 20]
     result = pretrain_hybrid_ecg(*make_hybrid_arguments(*options))
     assert result.validation[f"{left}_loss"] == pytest.approx(result.validation["loss"], rel=1e-5)
     measures = {"alignment", "uniformity"} if left == "contrastive" else set()
@@ -177,6 +178,11 @@ def test_ablations(make_hybrid_arguments, tmp_path, missing, left):
     if missing == "contrastive":
         assert "plain masked autoencoder" in card and (tmp_path / "run" / "reconstructions" / "final.png").is_file()
     else:
+        # A view is not longer than the window
+        assert "10 s that start anywhere" in card and "views of 10 s" in capsys.readouterr().out
+        run = run_of(tmp_path / "run")
+        assert run["model"]["objective"]["view_seconds"] == 10
+        assert run["arguments"]["ViewArguments"]["view_seconds"] == 20
         assert "plain SimCLR" in card and not (tmp_path / "run" / "reconstructions").exists()
     assert f"- {left.capitalize().replace('Contrastive', 'Contrast')}, weight 1" in card
 
