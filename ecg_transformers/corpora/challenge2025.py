@@ -127,11 +127,18 @@ def load_challenge2025(
     listed = _listed_exams(labels_csv)
     patients_of_ptbxl = ptbxl_patients(ptbxl_database)
     unwanted = NameSet(read_names(exclude_records, "exclude_records", "record_id"))
-    rows = []
+    rows, left_out = [], Counter()
     for header in headers:
         source = _source(header, folder)
         weak = source in WEAK_SOURCES
-        if (sources and source not in sources) or header.record_id in unwanted or (weak and weak_labels == "drop"):
+        if sources and source not in sources:
+            left_out[f"of {source}, which `sources` does not name"] += 1
+            continue
+        if header.record_id in unwanted:
+            left_out["named in `exclude_records`"] += 1
+            continue
+        if weak and weak_labels == "drop":
+            left_out["with weak labels, by `weak_labels`"] += 1
             continue
         label, number, fold = _label(header), header.comments.get("patient id"), None
         if source == "code15":
@@ -151,6 +158,8 @@ def load_challenge2025(
                 "source": source,
             }
         )
+    for reason, count in left_out.items():
+        logger.warning("%d of %d records are left out: %s.", count, len(headers), reason)
     if not rows:
         raise ValueError(f"No records of the corpus 'challenge2025' are left in {folder}; loosen the options.")
     _check_names(rows)

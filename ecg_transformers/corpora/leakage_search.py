@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from .signal_fingerprint import SEARCH_SIMILARITY, fingerprint_similarity
 
@@ -12,6 +13,8 @@ _ROWS, _COLUMNS = 1024, 8192
 # Pairs of such a block that are looked at closely, 0.5 kB each; if there are more (thousands of copies of one signal),
 # only the best of each row and column.
 _MAX_PAIRS = 50_000
+# Fewer pairs than this are compared within a few seconds.
+_PROGRESS_FROM = 300_000_000
 
 
 def best_partners(one: np.ndarray, other: np.ndarray, device: str | None = None) -> list[tuple[int, int, float]]:
@@ -31,17 +34,22 @@ def best_partners(one: np.ndarray, other: np.ndarray, device: str | None = None)
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     best_of_one, best_of_other = _Best(len(one)), _Best(len(other))
-    for begin in range(0, len(one), _ROWS):
-        queries = _complex(one[begin : begin + _ROWS])
-        query_sizes = torch.from_numpy(np.abs(queries)).to(device)
-        for start in range(0, len(other), _COLUMNS):
-            keys = _complex(other[start : start + _COLUMNS])
-            scores = query_sizes @ torch.from_numpy(np.abs(keys)).to(device).T
-            rows, columns = _candidates(scores)
-            if len(rows):
-                similarity = fingerprint_similarity(queries[rows], keys[columns])
-                best_of_one.offer(begin + rows, start + columns, similarity)
-                best_of_other.offer(start + columns, begin + rows, similarity)
+    total = len(one) * len(other)
+    with tqdm(
+        total=total, desc="Comparing fingerprints", unit="pair", unit_scale=True, disable=total < _PROGRESS_FROM
+    ) as progress:
+        for begin in range(0, len(one), _ROWS):
+            queries = _complex(one[begin : begin + _ROWS])
+            query_sizes = torch.from_numpy(np.abs(queries)).to(device)
+            for start in range(0, len(other), _COLUMNS):
+                keys = _complex(other[start : start + _COLUMNS])
+                scores = query_sizes @ torch.from_numpy(np.abs(keys)).to(device).T
+                rows, columns = _candidates(scores)
+                if len(rows):
+                    similarity = fingerprint_similarity(queries[rows], keys[columns])
+                    best_of_one.offer(begin + rows, start + columns, similarity)
+                    best_of_other.offer(start + columns, begin + rows, similarity)
+                progress.update(len(queries) * len(keys))
     found = {(row, column): value for row, column, value in best_of_one.found()}
     found |= {(row, column): value for column, row, value in best_of_other.found()}
     return [(row, column, value) for (row, column), value in sorted(found.items())]

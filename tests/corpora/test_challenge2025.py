@@ -113,6 +113,23 @@ def test_recurring_and_repeated_records(folder):
         load_corpus("challenge2025", folder)
 
 
+def test_what_is_left_out_is_counted(folder, caplog):
+    def told(**options):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            load_corpus("challenge2025", folder, **options)
+        return [line for line in caplog.messages if "left out" in line]
+
+    assert told() == []
+    assert told(sources=["code15", "ptbxl"]) == [
+        "10 of 40 records are left out: of samitrop, which `sources` does not name."
+    ]
+    assert told(exclude_records=["HR00003", "7", "absent"]) == [
+        "3 of 40 records are left out: named in `exclude_records`."
+    ]
+    assert told(weak_labels="drop") == ["20 of 40 records are left out: with weak labels, by `weak_labels`."]
+
+
 def test_sources_without_a_source_line(tmp_path):
     write_record(tmp_path / "samitrop_output", "12", ["Chagas label: True"])
     write_record(tmp_path / "x", "00012_hr", ["Chagas label: False"])

@@ -98,7 +98,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_inter_patient_split(folder, caplog):
+def test_inter_patient_split(folder, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         corpus = load(folder, validation_share=0.3)
     records = {split: {name.split(":")[0] for name in rows["record_id"]} for split, rows in corpus.items()}
@@ -116,6 +116,10 @@ def test_inter_patient_split(folder, caplog):
         apart = load(folder, exclude_records=["201"])
     check_no_leak(apart)
     assert "one subject" not in caplog.text
+    for name, text in (("names.txt", "201\n"), ("names.csv", "why,record_id\nsubject,201\n")):
+        (tmp_path / name).write_text(text)
+        from_file = load(folder, exclude_records=tmp_path / name)
+        assert set(rows_of(from_file)) == set(rows_of(apart))
     check_no_leak(load(folder, split=(0.5, 0.25, 0.25)))
     paced = load(folder, include_paced=True)
     rows = [row for name, row in rows_of(paced).items() if name.startswith("102")]
