@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import register_corpus
 from .columns import build_corpus, corpus_features, multi_label_feature
-from .corpus_files import check_choice, check_counts, check_flags, corpus_folder, map_files, report_missing
+from .corpus_files import check_choice, check_counts, check_flags, corpus_folder, map_files, read_rows, report_missing
 from .splits import DEFAULT_FRACTIONS, check_fractions, split_rows
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def load_brugada_huca(
     check_counts(seed=seed)
     check_flags(skip_missing=skip_missing)
     folder = corpus_folder(data_dir, "brugada_huca")
-    table = _read_table(folder / "metadata.csv")
+    table = read_rows(folder / "metadata.csv", ("patient_id", *LABELS), "Brugada-HUCA")
     paths = [folder / "files" / row["patient_id"] / f"{row['patient_id']}.hea" for row in table]
     there = map_files(Path.is_file, paths, "Looking for records")
     missing = [str(path) for path, found in zip(paths, there, strict=True) if not found]
@@ -97,20 +96,6 @@ def load_brugada_huca(
             other,
         )
     return build_corpus(split_rows(rows, split, seed), corpus_features(multi_label_feature(names)))
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = [
-                {name: (value or "").strip() for name, value in row.items() if name} for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"Brugada-HUCA needs {path}: {error}. Point `data_dir` at the unpacked data set.") from error
-    missing = [column for column in ("patient_id", *LABELS) if not table or column not in table[0]]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it is not the file of Brugada-HUCA.")
-    return table
 
 
 def _value(text: str, column: str, patient: str) -> float | None:

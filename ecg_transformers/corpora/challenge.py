@@ -184,16 +184,7 @@ def load_challenge(
         for name, value in (("sources", sources), ("exclude_sources", exclude_sources))
     )
     folder = corpus_folder(data_dir, "challenge")
-    headers = _find_headers(folder, sources, exclude_sources)
-    broken = [header for header in headers if header.problem]
-    report_missing(
-        [f"{header.path} ({header.problem})" for header in broken],
-        len(headers),
-        "records",
-        skip_unreadable,
-        "skip_unreadable",
-    )
-    headers = _without_copies([header for header in headers if not header.problem])
+    headers = _without_copies(read_headers(_choose_headers(folder, sources, exclude_sources), skip_unreadable))
     long_enough = [header for header in headers if header.seconds >= min_seconds]
     if len(long_enough) < len(headers):
         logger.warning(
@@ -288,7 +279,12 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def _find_headers(folder: Path, wanted: list[str], unwanted: list[str]) -> list[Header]:
+def find_headers(folder: Path) -> list[Path]:
+    """Return the `.hea` files in a folder and below it, sorted.
+
+    Raises:
+        ValueError: if there are none.
+    """
     paths = sorted(
         Path(parent) / name
         for parent, _, names in os.walk(folder, followlinks=True)
@@ -296,7 +292,24 @@ def _find_headers(folder: Path, wanted: list[str], unwanted: list[str]) -> list[
         if name.endswith(".hea")
     )
     if not paths:
-        raise ValueError(f"There are no .hea files in {folder} or below; point `data_dir` at the Challenge's records.")
+        raise ValueError(f"There are no .hea files in {folder} or below; point `data_dir` at the records.")
+    return paths
+
+
+def read_headers(paths: Sequence[Path], skip_unreadable: bool) -> list[Header]:
+    """Read the headers that are usable.
+
+    Raises:
+        ValueError: if some are not and `skip_unreadable` is not set, or none is.
+    """
+    headers = map_files(read_header, paths, "Reading headers")
+    broken = [f"{header.path} ({header.problem})" for header in headers if header.problem]
+    report_missing(broken, len(headers), "records", skip_unreadable, "skip_unreadable")
+    return [header for header in headers if not header.problem]
+
+
+def _choose_headers(folder: Path, wanted: list[str], unwanted: list[str]) -> list[Path]:
+    paths = find_headers(folder)
     folders = {parent: _source_names(parent, folder) for parent in {path.parent for path in paths}}
     names_of = [_names_of_record(path, folders[path.parent]) for path in paths]
     known = {name for names in names_of for name in names}
@@ -310,7 +323,7 @@ def _find_headers(folder: Path, wanted: list[str], unwanted: list[str]) -> list[
     ]
     if not used:
         raise ValueError(f"`sources` {wanted or None} without {unwanted} leaves no records in {folder}.")
-    return map_files(read_header, used, "Reading headers")
+    return used
 
 
 def _names_of_record(path: Path, of_folder: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import register_corpus
-from .challenge import Header, ptbxl_patients, read_header
+from .challenge import Header, find_headers, ptbxl_patients, read_headers
 from .columns import build_corpus, corpus_features, multi_label_feature
 from .corpus_files import (
     check_choice,
@@ -21,8 +21,6 @@ from .corpus_files import (
     check_paths,
     check_texts,
     corpus_folder,
-    map_files,
-    report_missing,
 )
 from .record_names import NameSet, known_record, read_names
 from .splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, split_rows
@@ -111,18 +109,7 @@ def load_challenge2025(
     for source in check_texts("sources", [sources] if isinstance(sources, str) else sources, "code15"):
         check_choice("sources", source, SOURCES)
     folder = corpus_folder(data_dir, "challenge2025")
-    paths = sorted(
-        Path(parent) / name
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.endswith(".hea")
-    )
-    if not paths:
-        raise ValueError(f"There are no .hea files in {folder} or below; point `data_dir` at the Challenge's records.")
-    headers = map_files(read_header, paths, "Reading headers")
-    broken = [f"{header.path} ({header.problem})" for header in headers if header.problem]
-    report_missing(broken, len(headers), "records", skip_unreadable, "skip_unreadable")
-    headers = [header for header in headers if not header.problem]
+    headers = read_headers(find_headers(folder), skip_unreadable)
 
     listed = _listed_exams(labels_csv)
     patients_of_ptbxl = ptbxl_patients(ptbxl_database)

@@ -13,7 +13,15 @@ import pyarrow.compute as pc
 
 from . import register_corpus
 from .columns import build_corpus_from_columns, corpus_features, multi_label_feature, regression_feature
-from .corpus_files import check_choice, check_counts, check_flags, corpus_folder, map_files, report_missing
+from .corpus_files import (
+    check_choice,
+    check_counts,
+    check_flags,
+    corpus_folder,
+    map_files,
+    read_columns,
+    report_missing,
+)
 from .splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, split_by_group
 
 if TYPE_CHECKING:
@@ -118,19 +126,9 @@ def load_code15(
 
 def _read_exams(path: Path) -> dict[str, pa.Array]:
     """Return the columns of `exams.csv` that are used."""
-    from pyarrow import csv
-
-    options = csv.ConvertOptions(column_types=_TYPES, include_columns=list(_TYPES), strings_can_be_null=True)
-    try:
-        table = csv.read_csv(path, convert_options=options)
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise ValueError(
-            f"CODE-15 % needs {path} with the columns {', '.join(_TYPES)}: {error}. Point `data_dir` at the unpacked "
-            "data set."
-        ) from error
-    exams = {name: table[name].combine_chunks() for name in _TYPES}
-    if not len(table) or exams["exam_id"].null_count or exams["trace_file"].null_count:
-        raise ValueError(f"{path} has no exams, or exams without exam_id or trace_file.")
+    exams = read_columns(path, _TYPES, "CODE-15 %")
+    if exams["exam_id"].null_count or exams["trace_file"].null_count:
+        raise ValueError(f"{path} has exams without exam_id or trace_file.")
     return exams
 
 

@@ -11,7 +11,7 @@ from ..readers.hdf5_rows import CODE_TEST_LEADS
 from . import register_corpus
 from .code15 import ABNORMALITIES
 from .columns import build_corpus_from_columns, corpus_features, multi_label_feature
-from .corpus_files import canonical_sex, check_choice, corpus_folder, plausible_age
+from .corpus_files import canonical_sex, check_choice, corpus_folder, plausible_age, read_frame
 from .ecg_feature import ECG
 
 if TYPE_CHECKING:
@@ -86,16 +86,7 @@ def _num_exams(path: Path) -> int:
 
 
 def _read_table(path: Path, columns: tuple[str, ...], num_exams: int) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"CODE-test needs {path}: {error}. Point `data_dir` at the unpacked data set.") from error
-    table.columns = [str(column).strip() for column in table.columns]
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}.")
+    table = read_frame(path, columns, "CODE-test")
     if len(table) != num_exams:
         raise ValueError(f"{path} has {len(table)} rows for {num_exams} recordings; they belong together by number.")
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import math
 import numbers
@@ -15,6 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 logger = logging.getLogger(__name__)
@@ -81,9 +83,9 @@ def read_columns(path: Path, types: Mapping[str, pa.DataType], corpus: str) -> d
         ValueError: if the file is missing or empty, or lacks a column, or a cell is of another type.
     """
     import pyarrow as pa
-    from pyarrow import csv
+    from pyarrow import csv as arrow_csv
 
-    convert = csv.ConvertOptions(
+    convert = arrow_csv.ConvertOptions(
         column_types=types,
         include_columns=list(types),
         strings_can_be_null=True,
@@ -92,7 +94,8 @@ def read_columns(path: Path, types: Mapping[str, pa.DataType], corpus: str) -> d
     )
     try:
         # Cells may hold line breaks, which the reader must know before it cuts the file into blocks.
-        table = csv.read_csv(path, convert_options=convert, parse_options=csv.ParseOptions(newlines_in_values=True))
+        parse = arrow_csv.ParseOptions(newlines_in_values=True)
+        table = arrow_csv.read_csv(path, convert_options=convert, parse_options=parse)
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ValueError(
             f"{corpus} needs {path} with the columns {', '.join(types)}: {error} Fetch it again, or point at the "
@@ -101,6 +104,68 @@ def read_columns(path: Path, types: Mapping[str, pa.DataType], corpus: str) -> d
     if not len(table):
         raise ValueError(f"{path} has no rows.")
     return {name: table[name].combine_chunks() for name in types}
+
+
+def read_rows(path: Path, columns: Sequence[str], corpus: str) -> list[dict[str, str]]:
+    """Read a small CSV file as text.
+
+    Args:
+        path (`Path`): the file.
+        columns (sequence of `str`): columns that it must have.
+        corpus (`str`): what needs the file, for messages.
+
+    Returns:
+        `list[dict]`: the cells of each row by column, without blanks around them; an empty text where there is none.
+
+    Raises:
+        ValueError: if the file is missing, has no rows, or lacks a column.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            table = [
+                {name.strip(): (value or "").strip() for name, value in row.items() if name is not None}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{corpus} needs {path}: {error}. Point `data_dir` at the unpacked data set.") from error
+    _check_table(path, columns, list(table[0]) if table else None)
+    return table
+
+
+def read_frame(path: Path, columns: Sequence[str], corpus: str, as_text: bool = False) -> pd.DataFrame:
+    """Read a CSV file of moderate length as a data frame.
+
+    Args:
+        path (`Path`): the file.
+        columns (sequence of `str`): columns that it must have.
+        corpus (`str`): what needs the file, for messages.
+        as_text (`bool`, *optional*, defaults to `False`): take all cells as text without blanks around them; otherwise
+            pandas tells numbers and missing values.
+
+    Returns:
+        `pandas.DataFrame`: all columns, their names without blanks around them.
+
+    Raises:
+        ValueError: if the file is missing, has no rows, or lacks a column.
+    """
+    import pandas as pd
+
+    options = {"dtype": str, "keep_default_na": False} if as_text else {}
+    try:
+        table = pd.read_csv(path, encoding="utf-8-sig", **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{corpus} needs {path}: {error}. Point `data_dir` at the unpacked data set.") from error
+    table.columns = [str(column).strip() for column in table.columns]
+    _check_table(path, columns, list(table.columns) if len(table) else None)
+    return table.apply(lambda column: column.str.strip()) if as_text else table
+
+
+def _check_table(path: Path, columns: Sequence[str], found: list[str] | None) -> None:
+    if found is None:
+        raise ValueError(f"{path} needs rows and the columns {', '.join(columns)}; it has no rows.")
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(found)}.")
 
 
 def report_missing(missing: Sequence[str], total: int, what: str, skip_missing: bool, option: str) -> None:

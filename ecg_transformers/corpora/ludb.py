@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ from .corpus_files import (
     corpus_folder,
     map_files,
     plausible_age,
+    read_rows,
     report_missing,
 )
 from .sample_classes import DELINEATION_FEATURE
@@ -102,7 +102,7 @@ def load_ludb(
     check_counts(min_positives=min_positives, seed=seed)
     check_flags(details=details, keep_unlabelled=keep_unlabelled, delineation=delineation, skip_missing=skip_missing)
     folder = corpus_folder(data_dir, "ludb")
-    table = _read_table(folder / "ludb.csv")
+    table = read_rows(folder / "ludb.csv", ("ID", *COLUMN_OF_TASK.values()), "LUDB")
     paths = [folder / "data" / f"{row['ID']}.hea" for row in table]
     there = map_files(Path.is_file, paths, "Looking for records")
     missing = [str(path) for path, found in zip(paths, there, strict=True) if not found]
@@ -189,21 +189,6 @@ def waves_of_annotations(annotations: Annotations) -> list[dict[str, Any]]:
                 last["onset"] = onset
             onset = None
     return waves
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = [
-                {str(name).strip(): (value or "").strip() for name, value in row.items() if name is not None}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"LUDB needs {path}: {error}. Point `data_dir` at the unpacked data set.") from error
-    missing = [column for column in ("ID", *COLUMN_OF_TASK.values()) if not table or column not in table[0]]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it is not the file of LUDB.")
-    return table
 
 
 def _statements(row: dict[str, str], kind: str) -> list[str]:

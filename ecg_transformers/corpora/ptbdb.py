@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import register_corpus
-from .challenge import Header, read_header
+from .challenge import Header, find_headers, read_headers
 from .columns import build_corpus, corpus_features, multi_label_feature
-from .corpus_files import check_counts, check_flags, corpus_folder, map_files, report_missing
+from .corpus_files import check_counts, check_flags, corpus_folder
 from .splits import DEFAULT_FRACTIONS, check_fractions, split_rows
 
 if TYPE_CHECKING:
@@ -66,18 +66,7 @@ def load_ptbdb(
     check_counts(min_positives=min_positives, seed=seed)
     check_flags(keep_unlabelled=keep_unlabelled, skip_unreadable=skip_unreadable)
     folder = corpus_folder(data_dir, "ptbdb")
-    paths = sorted(
-        Path(parent) / name
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.endswith(".hea")
-    )
-    if not paths:
-        raise ValueError(f"There are no .hea files in {folder} or below; point `data_dir` at the database.")
-    headers = map_files(read_header, paths, "Reading headers")
-    broken = [f"{header.path} ({header.problem})" for header in headers if header.problem]
-    report_missing(broken, len(headers), "records", skip_unreadable, "skip_unreadable")
-    headers = [header for header in headers if not header.problem]
+    headers = read_headers(find_headers(folder), skip_unreadable)
 
     reasons = [_reason(header) for header in headers]
     counts = Counter(reason for reason in reasons if reason is not None)

@@ -19,11 +19,11 @@ from .corpus_files import (
     corpus_folder,
     map_files,
     plausible_age,
+    read_frame,
     report_missing,
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
     from datasets import DatasetDict
 
 logger = logging.getLogger(__name__)
@@ -91,9 +91,8 @@ def load_ptbxl(
         raise ValueError(f"Validation and test need different folds; both are {test_fold}.")
     folder = corpus_folder(data_dir, "ptbxl")
     file_column = "filename_hr" if sampling_rate == 500 else "filename_lr"
-    table = _read_table(
-        folder / "ptbxl_database.csv", ("ecg_id", "patient_id", "scp_codes", "strat_fold", file_column)
-    )
+    columns = ("ecg_id", "patient_id", "scp_codes", "strat_fold", file_column)
+    table = read_frame(folder / "ptbxl_database.csv", columns, "PTB-XL")
     label_of_statement, diagnostic = _labels_of_statements(folder / "scp_statements.csv", task)
 
     paths = [folder / f"{name}.hea" for name in table[file_column]]
@@ -137,22 +136,10 @@ def load_ptbxl(
     return build_corpus(rows_of_split, corpus_features(multi_label_feature(names)))
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"PTB-XL needs {path}: {error}. Point `data_dir` at the unpacked data set.") from error
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it is not the file of PTB-XL.")
-    return table
-
-
 def _labels_of_statements(path: Path, task: str) -> tuple[dict[str, str], set[str]]:
     """Return the label of the task for each statement that has one, and which statements are diagnostic."""
-    table = _read_table(path, ("diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass"))
+    columns = ("diagnostic", "form", "rhythm", "diagnostic_class", "diagnostic_subclass")
+    table = read_frame(path, columns, "PTB-XL")
     table = table.set_index(table.columns[0])
     diagnostic = set(map(str, table.index[table["diagnostic"] == 1]))
     if task in ("superclass", "subclass"):

@@ -20,12 +20,12 @@ from .corpus_files import (
     corpus_folder,
     map_files,
     plausible_age,
+    read_frame,
     report_missing,
 )
 from .splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, split_by_group
 
 if TYPE_CHECKING:
-    import pandas as pd
     from datasets import DatasetDict
 
 TASKS = ("statements", "all", "qualified")
@@ -80,7 +80,7 @@ def load_sph(
     check_counts(min_positives=min_positives, seed=seed)
     check_flags(skip_missing=skip_missing)
     folder = corpus_folder(data_dir, "sph")
-    table = _read_table(folder / "metadata.csv", _COLUMNS)
+    table = read_frame(folder / "metadata.csv", _COLUMNS, "SPH", as_text=True)
     files = map_files(lambda name: _find_file(folder, name), list(table["ECG_ID"]), "Looking for records")
     missing = [name for name, file in zip(table["ECG_ID"], files, strict=True) if file is None]
     report_missing(missing, len(files), "records of metadata.csv", skip_missing, "skip_missing")
@@ -122,20 +122,6 @@ def load_sph(
     )
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"SPH needs {path}: {error}. Point `data_dir` at the unpacked data set.") from error
-    table.columns = [str(column).strip() for column in table.columns]
-    missing = [column for column in columns if column not in table]
-    if missing or not len(table):
-        raise ValueError(f"{path} needs rows and the columns {', '.join(columns)}; it has {', '.join(table.columns)}.")
-    return table.apply(lambda column: column.str.strip())
-
-
 def _without_ending(name: str) -> str:
     return name.removesuffix(".h5")
 
@@ -168,7 +154,7 @@ def _read_words(path: Path) -> dict[int, str] | None:
     """Return the words of each code, or `None` where there is no `code.csv`."""
     if not path.is_file():
         return None
-    table = _read_table(path, ("Code", "Description"))
+    table = read_frame(path, ("Code", "Description"), "SPH", as_text=True)
     try:
         return {int(code): words for code, words in zip(table["Code"], table["Description"], strict=True) if words}
     except ValueError as error:

@@ -112,6 +112,9 @@ def test_options_and_damage(folder):
         load_corpus("sph", folder, skip_missing=True)
     table = folder / "metadata.csv"
     table.write_text("ECG_ID,AHA_Code\nA00001,one\n")
+    with pytest.raises(ValueError, match="lacks the columns Patient_ID, Age, Sex; it has ECG_ID, AHA_Code"):
+        load_corpus("sph", folder)
+    table.write_text("ECG_ID,AHA_Code,Patient_ID,Age,Sex\n")
     with pytest.raises(ValueError, match="needs rows and the columns ECG_ID, AHA_Code, Patient_ID"):
         load_corpus("sph", folder)
     table.write_text("ECG_ID,AHA_Code,Patient_ID,Age,Sex\nA00001,one,,,\n")
