@@ -117,6 +117,32 @@ def test_predictions_as_files(records, model, tmp_path, capsys):
     assert not capsys.readouterr().out
 
 
+def test_values_of_a_regression_are_no_decisions(records, model, tmp_path, capsys):
+    folder = tmp_path / "age"
+    torch.manual_seed(0)
+    config = HubertECGConfig(**TINY, id2label={0: "labels"}, label2id={"labels": 0}, problem_type="regression")
+    HubertECGForSequenceClassification(config).save_pretrained(folder)
+    ECGFeatureExtractor.for_model_type("hubert_ecg").save_pretrained(folder)
+    record = records / "R0.npz"
+    assert run("predict", record, "--model", folder, "-o", tmp_path / "a.csv") == 0
+    assert "1 prediction written" in capsys.readouterr().err
+    with (tmp_path / "a.csv").open() as file:
+        header, row = csv.reader(file)
+    assert header == ["path", "record_id", "num_windows", "leads_without_signal", "labels"]
+    extractor, network = ECGFeatureExtractor.from_pretrained(folder), ECGInference.from_pretrained(folder).model
+    inputs = extractor(read_ecg(record), windows="all", return_tensors="pt")
+    with torch.no_grad():
+        expected = network(inputs.input_values, inputs.attention_mask).logits.mean().item()
+    assert float(row[-1]) == pytest.approx(expected, abs=2e-6)
+    assert run("predict", record, "--model", folder) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    path, name, value = line.rsplit(" ", 2)
+    assert path == f"{record}:" and name == "labels" and float(value) == pytest.approx(expected, rel=1e-4)
+    assert run("predict", record, "--model", folder, "--json") == 0
+    described = json.loads(capsys.readouterr().out)
+    assert "undecided" not in described and "labels" not in described and list(described["values"]) == ["labels"]
+
+
 def test_a_table_for_reading_and_one_threshold(records, model, capsys):
     assert run("predict", records / "R0.npz", "--model", model, "--thresholds", "0.999999") == 0
     output = capsys.readouterr().out
@@ -183,6 +209,8 @@ def test_embeddings(records, model, tmp_path, capsys):
     capsys.readouterr()
     assert run("embed", records / "R0.npz", "--model", model, "--json") == 0
     assert len(json.loads(capsys.readouterr().out)["embedding"]) == 16
+    assert run("embed", records / "R0.npz", "--model", model, "-o", tmp_path / "one.npz") == 0
+    assert "1 embedding of 16 values" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

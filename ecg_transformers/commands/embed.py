@@ -55,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             for result in results:
                 writer.writerow([result.path, result.record_id, *(f"{value:.7g}" for value in result.values)])
     if arguments.output:
-        print(f"{len(results)} embeddings of {embeddings.shape[1]} values: {arguments.output}", file=sys.stderr)
+        count = f"{len(results)} embedding{'' if len(results) == 1 else 's'}"
+        print(f"{count} of {embeddings.shape[1]} values: {arguments.output}", file=sys.stderr)
     if arguments.json:
         for result in results:
             values = [round(float(value), 7) for value in result.values]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .inference_options import add_inference_options, load_inference, run_over_files
-from .options import check_ending
+from .options import CommandError, check_ending
 
 
 def add_command(commands: Any) -> None:
@@ -20,7 +20,7 @@ def add_command(commands: Any) -> None:
         help="diagnose ECG files with a fine-tuned model",
         description="Run a fine-tuned model over ECG files. Probabilities above the thresholds stored with the model "
         "(else 0.5) become labels; labels whose threshold is unknown are listed as undecided. Unreadable files are "
-        "reported, the others go on; the exit code is then 1.",
+        "reported, the others go on; the exit code is then 1. Of a regression model the values are given.",
     )
     add_inference_options(predict)
     predict.add_argument(
@@ -46,8 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
     inference = load_inference(arguments, embeddings=False)
     names = inference.label_names
     groups = inference.label_groups if arguments.groups else {}
+    if groups and inference.model.config.problem_type == "regression":
+        raise CommandError("--groups is of probabilities, and the model gives values (regression). Leave it out.")
     results, num_failed = run_over_files(arguments, inference)
-    key = "values" if inference.model.config.problem_type == "regression" else "probabilities"
+    decides = inference.model.config.problem_type != "regression"
+    key = "probabilities" if decides else "values"
     rows = []
     for result in results:
         row = {
@@ -55,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
             "record_id": result.record_id,
             "num_windows": result.num_windows,
             "leads_without_signal": result.leads_without_signal,
-            "labels": inference.decide(result.values),
-            "undecided": inference.undecided_labels,
-            key: {name: round(float(value), 6) for name, value in zip(names, result.values, strict=True)},
         }
+        if decides:
+            row |= {"labels": inference.decide(result.values), "undecided": inference.undecided_labels}
+        row[key] = {name: round(float(value), 6) for name, value in zip(names, result.values, strict=True)}
         if groups:
             row["groups"] = summarize_groups(groups, row[key], row["labels"])
         rows.append(row)
@@ -67,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"without a threshold, so neither found nor excluded: {undecided}", file=sys.stderr)
     if arguments.output:
         _write_predictions(Path(arguments.output), rows, key, names, list(groups))
-        print(f"{len(rows)} predictions written to {arguments.output}", file=sys.stderr)
+        print(f"{len(rows)} prediction{'' if len(rows) == 1 else 's'} written to {arguments.output}", file=sys.stderr)
     if arguments.json:
         for row in rows:
             print(json.dumps(row))
@@ -79,10 +82,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_prediction(row: dict, values: dict[str, float], thresholds: dict[str, float]) -> None:
-    found = ", ".join(row["labels"]) or ("no label above its threshold" if thresholds else "")
+    decides = "labels" in row
+    if decides:
+        found = ", ".join(row["labels"]) or ("no label above its threshold" if thresholds else "")
+    else:
+        found = ", ".join(f"{name} {value:g}" for name, value in values.items())
     print(f"{row['path']}: {found}")
     if row["leads_without_signal"]:
         print(f"  without signal: {' '.join(row['leads_without_signal'])}")
+    if not decides:
+        return
     width = max(map(len, values))
     for group, summary in row.get("groups", {}).items():
         print(f"  {group}: {summary['probability']:.4f}{', '.join(['', *summary['labels']])}")
@@ -98,7 +107,8 @@ def _print_prediction(row: dict, values: dict[str, float], thresholds: dict[str,
 def _write_predictions(path: Path, rows: list[dict], key: str, names: list[str], groups: list[str]) -> None:
     from ..files import written_atomically
 
-    listed = ("leads_without_signal", "labels", "undecided")
+    # Values are no decisions; their names may be those of the columns of decisions.
+    listed = ("leads_without_signal", *(("labels", "undecided") if key == "probabilities" else ()))
     with written_atomically(path, newline="") as file:
         if path.suffix == ".csv":
             writer = csv.writer(file)
