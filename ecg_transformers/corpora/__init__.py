@@ -150,7 +150,12 @@ def corpus_function(name: str) -> Callable[..., Any]:
 
 
 def load_corpus(
-    name: str | os.PathLike, data_dir: str | os.PathLike | None = None, *, streaming: bool = False, **options: Any
+    name: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    streaming: bool = False,
+    min_quality: float | None = None,
+    **options: Any,
 ) -> DatasetDict | IterableDatasetDict:
     """Load a corpus by name, from a folder that was saved, or from the Hub.
 
@@ -162,10 +167,10 @@ def load_corpus(
         streaming (`bool`, *optional*, defaults to `False`): give rows one after the other instead of by index; the
             splits, their order and the features stay the same. Tables are read as ever, Parquet files and data sets
             on the Hub as they come. A data set on the Hub must have all three splits.
+        min_quality (`float`, *optional*): from 0 to 1: the share of leads without an issue that a record must have,
+            see `filter_by_quality`. By default all records are kept.
         **options: options of the corpus, see the docstring of its function. For the Hub: `split` (three fractions)
-            and `seed`, used for the splits that are missing, and whatever `datasets.load_dataset` takes. For every
-            corpus: `min_quality` (0 to 1), the share of leads without an issue that a record must have, see
-            `filter_by_quality`.
+            and `seed`, used for the splits that are missing, and whatever `datasets.load_dataset` takes.
 
     Returns:
         `datasets.DatasetDict`, or with `streaming` `datasets.IterableDatasetDict`: the splits `train`, `validation`
@@ -184,12 +189,17 @@ def load_corpus(
         next(iter(stream["train"]))["ecg"]
         ```
     """
-    if options.get("min_quality") is not None:
-        from .quality_column import filter_by_quality
+    if min_quality is None:
+        return _named(_load(name, data_dir, streaming, options), name)
+    from .quality_column import check_min_quality, filter_by_quality
 
-        least = options.pop("min_quality")
-        return _named(filter_by_quality(load_corpus(name, data_dir, streaming=streaming, **options), least), name)
-    options.pop("min_quality", None)
+    check_min_quality(min_quality)
+    return _named(filter_by_quality(_load(name, data_dir, streaming, options), min_quality), name)
+
+
+def _load(
+    name: str | os.PathLike, data_dir: str | os.PathLike | None, streaming: bool, options: dict[str, Any]
+) -> DatasetDict | IterableDatasetDict:
     if str(name) not in list_corpora():
         if not os.path.isdir(name):
             from .saved_corpus import load_hub_corpus
@@ -226,9 +236,7 @@ def load_corpus(
             f"load_corpus({str(name)!r}, {required[0]}=...)."
         )
     corpus = function(**options)
-    if streaming and not streams_itself:
-        corpus = _as_stream(corpus)
-    return _named(corpus, name)
+    return _as_stream(corpus) if streaming and not streams_itself else corpus
 
 
 def _named(corpus: Any, name: str | os.PathLike) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from datasets import Dataset, DatasetDict, Features, IterableDataset, Value, concatenate_datasets
@@ -77,7 +78,7 @@ def add_quality(corpus: _Corpus, limits: QualityLimits | None = None, workers: i
 
     Args:
         corpus (`datasets.DatasetDict`, `Dataset` or `IterableDataset`): any corpus; of a stream, the indices are
-            computed as it is read.
+            computed as it is read. In the row of a record that cannot be read, `ecg` is `None` then.
         limits ([`QualityLimits`], *optional*): from where on an index is an issue.
         workers (`int`, *optional*): processes. By default the number of cores, at most 8; one for few records.
 
@@ -102,8 +103,8 @@ def add_quality(corpus: _Corpus, limits: QualityLimits | None = None, workers: i
         corpus = corpus.remove_columns(COLUMN)
     features = Features({**corpus.features, COLUMN: quality_feature()})
     if isinstance(corpus, IterableDataset):
-        measure = functools.partial(_measured_record, limits=limits)
-        return corpus.map(measure, features=features)
+        measure = functools.partial(_measured_record, feature=corpus.features["ecg"], limits=limits)
+        return corpus.cast_column("ecg", ECG(decode=False)).map(measure, features=features)
     if not len(corpus):
         # `map` adds no columns to a split without records.
         return Dataset.from_dict({name: [] for name in features}, features=features, split=corpus.split)
@@ -138,10 +139,10 @@ def filter_by_quality(
         The corpus with the column `quality` and fewer records.
 
     Raises:
-        ValueError: if `min_quality` is not within 0 and 1, or a split would be left empty.
+        ValueError: if `min_quality` is no number from 0 to 1, or a split would be left empty (of a stream this is
+            not known).
     """
-    if not 0 <= min_quality <= 1:
-        raise ValueError(f"`min_quality` is a share of leads, from 0 to 1; got {min_quality!r}.")
+    check_min_quality(min_quality)
     if isinstance(corpus, dict):
         parts = {split: filter_by_quality(data, min_quality, limits, workers) for split, data in corpus.items()}
         return type(corpus)(parts)
@@ -165,6 +166,16 @@ def filter_by_quality(
     return corpus.select(rows)
 
 
+def check_min_quality(value: Any) -> None:
+    """Make sure that a value is a share of leads.
+
+    Raises:
+        ValueError: if it is no number from 0 to 1.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"`min_quality` is a share of leads, a number from 0 to 1; got {value!r}.")
+
+
 def _reaches(quality: dict[str, Any], score: float) -> bool:
     # Stored as float32
     return quality["score"] >= score - 1e-6
@@ -177,5 +188,10 @@ def _measured_storage(row: dict[str, Any], feature: ECG, limits: QualityLimits |
         return {COLUMN: _unreadable(error)}
 
 
-def _measured_record(row: dict[str, Any], limits: QualityLimits | None) -> dict[str, Any]:
-    return {COLUMN: quality_values(row["ecg"], limits)}
+def _measured_record(row: dict[str, Any], feature: ECG, limits: QualityLimits | None) -> dict[str, Any]:
+    try:
+        # What was mapped before comes decoded.
+        record = row["ecg"] if isinstance(row["ecg"], ECGRecord) else feature.decode_example(row["ecg"] or {})
+        return {"ecg": record, COLUMN: quality_values(record, limits)}
+    except (ValueError, ImportError, OSError) as error:
+        return {"ecg": None, COLUMN: _unreadable(error)}

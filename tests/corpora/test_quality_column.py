@@ -5,7 +5,7 @@ import pytest
 import ecg_transformers as et
 from ecg_transformers import ECGRecord, QualityLimits, add_quality, assess_quality, filter_by_quality, load_corpus
 from ecg_transformers.corpora.columns import build_corpus, corpus_features, multi_label_feature
-from ecg_transformers.corpora.quality_column import quality_feature
+from ecg_transformers.corpora.quality_column import quality_feature, quality_values
 from ecg_transformers.corpora.saved_corpus import save_parquet
 
 
@@ -55,11 +55,15 @@ def test_the_score_is_the_share_of_good_leads(paths):
     assert filter_by_quality(kept, 1.0)["train"]["record_id"][:] == ["r0"], "a column that is there is used"
     eight = et.read_ecg(paths[0]).select_leads(["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"])
     seven = ECGRecord(eight.signal[:7], eight.sampling_rate, eight.lead_names[:7])
-    limb = ECGRecord(np.delete(eight.signal, 1, 0), 500, [name for name in eight.lead_names if name != "II"])
-    from ecg_transformers.corpora.quality_column import quality_values
-
     assert quality_values(eight, lenient)["score"] == 1 and quality_values(seven, lenient)["score"] == 1
-    assert limb.num_leads == 7
+    # Missing leads count from eight leads on; without II the limb leads do not follow from each other.
+    whole = et.read_ecg(paths[0])
+    eleven = quality_values(whole.select_leads([name for name in whole.lead_names if name != "V2"]), lenient)
+    assert eleven["score"] == pytest.approx(11 / 12) and eleven["missing_leads"] == ["V2"]
+    limb = whole.select_leads(["I", "aVR", "V1", "V2", "V3", "V4", "V5", "V6"])
+    assert quality_values(limb, lenient)["score"] == pytest.approx(8 / 12)
+    limb = whole.select_leads(["I", "V1", "V2", "V3", "V4", "V5", "V6"])
+    assert quality_values(limb, lenient)["score"] == 1 and len(quality_values(limb, lenient)["missing_leads"]) == 5
 
 
 def test_one_option_for_all_corpora(paths, tmp_path, caplog):
@@ -69,9 +73,11 @@ def test_one_option_for_all_corpora(paths, tmp_path, caplog):
     corpus = load_corpus(tmp_path, min_quality=0.7)
     assert corpus.num_rows["train"] < whole.num_rows["train"] and "quality below 0.7" in caplog.text
     assert all(row["score"] >= 0.7 for row in corpus["train"]["quality"])
-    for value in (-0.1, 2):
-        with pytest.raises(ValueError, match="from 0 to 1"):
+    for value in (-0.1, 2, "high", True, float("nan")):
+        with pytest.raises(ValueError, match="`min_quality` is a share of leads, a number from 0 to 1; got"):
             load_corpus(tmp_path, min_quality=value)
+    with pytest.raises(ValueError, match="a number from 0 to 1; got 'high'"):
+        load_corpus("no such corpus", min_quality="high")
     corpus.save_to_disk(str(tmp_path / "disk"))
     assert load_corpus(tmp_path / "disk")["train"]["quality"][0] == corpus["train"]["quality"][0]
 
@@ -82,6 +88,17 @@ def test_what_cannot_be_read_scores_nothing(paths, tmp_path):
     quality = add_quality(corpus)["train"]["quality"][2]
     assert quality["score"] == 0 and "cut.npz" in quality["issues"][0]
     assert filter_by_quality(corpus, 0.01)["train"].num_rows == 2
+    stream = corpus["train"].to_iterable_dataset()
+    rows = list(add_quality(stream))
+    for row, expected in zip(rows, add_quality(corpus)["train"]["quality"], strict=True):
+        assert row["quality"]["score"] == pytest.approx(expected["score"])
+        assert row["quality"]["issues"] == expected["issues"]
+    assert [row["ecg"] is None for row in rows] == [False, False, True]
+    for rated in (stream, add_quality(stream), add_quality(add_quality(stream))):
+        kept = filter_by_quality(rated, 0.01)
+        assert [row["record_id"] for row in kept] == ["r0", "r1"]
+        assert kept.features == add_quality(corpus)["train"].features
+        assert isinstance(next(iter(kept))["ecg"], ECGRecord)
     bad = corpus_of([], [tmp_path / "cut.npz"])
     with pytest.raises(ValueError, match="None of the 1 records"):
         filter_by_quality(bad, 0.5)
