@@ -72,7 +72,8 @@ def _notes(report: Mapping[str, Any]) -> str:
         f"{count} {split} ({report['patients'][split]} patients)" for split, count in report["records"].items()
     )
     text = f"Linear probe of frozen features: {report['fit']} Records: {counts}. Intervals are drawn over patients"
-    text += ", differences on the same draws." if any("untrained" in e for e in report["models"].values()) else "."
+    compares = len(report["models"]) > 1 or any("untrained" in entry for entry in report["models"].values())
+    text += ", differences on the same draws." if compares or "dropped_leads" in report else "."
     if "dropped_leads" in report:
         where = "test records only" if report["dropped_in"] == "test" else "all records, and the classifier refitted"
         text += f" Dropped: {' '.join(report['dropped_leads'])}, in {where}."

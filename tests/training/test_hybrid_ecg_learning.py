@@ -1,4 +1,4 @@
-"""What Hybrid ECG's pretraining is for, measured: features that a linear classifier can use.
+"""What Hybrid ECG's pretraining is for, measured: features that a linear classifier can use, with all leads and few.
 
 Minutes of computing each; run with `-s` to see the tables that the card and docs/pretraining.md tell.
 """
@@ -42,10 +42,27 @@ def probe():
 
 @pytest.mark.slow
 def test_the_demonstration_learns_features_worth_more_than_random_ones(pretrain, probe):
-    """Without a label the hybrid gains 0.05 macro AUROC at least, and no part of it alone is better."""
+    """Without a label the hybrid gains 0.05 macro AUROC at least, and no part of it alone is better.
+
+    Measured: 0.061 [0.047, 0.075] more than the 0.884 of untrained encoders; see docs/pretraining.md.
+    """
     folders = [pretrain(name, **weights) for name, weights in ABLATIONS.items()]
     gain = probe(folders[:1])["hybrid"]["above_untrained"]
     assert gain["value"] >= 0.05 and gain["lower"] > 0
     models = probe(folders, "--untrained", 0)
     for name in ("generative", "contrastive"):
         assert models[name]["above_first"]["lower"] <= 0, name
+
+
+@pytest.mark.slow
+def test_tokens_of_single_leads_lose_less_where_leads_are_missing(pretrain, probe):
+    """Both forms are pretrained alike; without the precordial leads the one of all leads at once loses more.
+
+    Measured: 0.122 macro AUROC, 0.048 with tokens of single leads; 0.074 [0.039, 0.110] between them.
+    """
+    folders = [
+        pretrain(layout, config_overrides=f"patch_layout={layout},patch_size=75", max_steps=300)
+        for layout in ("per_lead", "all_leads")
+    ]
+    models = probe(folders, "--untrained", 0, "--drop_leads", *("V1", "V2", "V3", "V4", "V5", "V6"))
+    assert models["all_leads"]["cost_above_first"]["lower"] > 0
