@@ -30,7 +30,7 @@ TINY = {
     "num_conv_pos_embeddings": 8,
     "num_conv_pos_embedding_groups": 2,
 }
-WRITTEN = {"config.json", "model.safetensors", "preprocessor_config.json"}
+WRITTEN = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 
 
 class HuBERTECGConfig:

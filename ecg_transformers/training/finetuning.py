@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, enable_full_determinism, set_see
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
+from ..publishing.model_card import licence_of_folder
 from .arguments import DataArguments, EvaluationArguments, FinetuningArguments, ModelArguments
 from .building import BuiltModel, build_model, build_untrained, default_learning_rate, input_names
 from .callbacks import (
@@ -382,6 +383,7 @@ def _write_records(
                 "model_type": model.config.model_type,
                 "base_model": base_model,
                 "base_model_is_local": built.base_model is not None and os.path.isdir(built.base_model),
+                "base_model_licence": licence_of_folder(built.base_model),
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
                 "frozen_layers": frozen,

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, enable_full_determinism, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
+from ..publishing.model_card import licence_of_folder
 from .callbacks import GracefulStopCallback, ReadableProgressCallback
 from .linear_probe import probe_pretrained
 from .linear_probe_report import format_probe
@@ -231,6 +232,7 @@ def _write_records(result: PretrainingResult, trainer: PretrainingTrainer, facts
                 "model_type": model.config.model_type,
                 "base_model": local_name(facts.base_model),
                 "base_model_is_local": facts.base_model is not None and os.path.isdir(facts.base_model),
+                "base_model_licence": licence_of_folder(facts.base_model),
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
                 **facts.model,
                 "sampling_rate": facts.extractor.sampling_rate,

@@ -24,7 +24,7 @@ from ecg_transformers.conversion import CheckpointConversionError, convert_check
 CASES = ["checkpoint", "checkpoint_mask_emb", "joint_forward", "pretraining"]
 FIRST_TOKENS = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
 EMBEDDING = "language_encoder.shared.weight"
-PLAIN = {"config.json", "model.safetensors", "preprocessor_config.json"}
+PLAIN = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 
 
 def letter_tokenizer(size=60):

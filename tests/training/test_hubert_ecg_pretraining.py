@@ -223,6 +223,8 @@ def test_a_second_iteration_keeps_the_encoder_alone(make, codebooks, corpus_fold
     assert "masked_accuracy" in second.validation
     run = json.loads((second.output_dir / "run.json").read_text())
     assert run["model"]["base_model"] == "first" and run["model"]["descriptors"]["layer"] == 1
+    card = (second.output_dir / "README.md").read_text()
+    assert "license: unknown" in card and "`first`, a folder whose card names no licence" in card
     # The teacher gives the same targets wherever its first folder is now
     (tmp_path / "first").rename(tmp_path / "elsewhere")
     kept = ["--init", second.output_dir, "--keep_heads", "true", "--num_train_epochs", 0]
