@@ -82,7 +82,8 @@ def convert_checkpoint(
             a file, the `config.json` beside it is taken if it holds no configuration itself.
         destination (`str` or `Path`): folder to write `config.json`, `model.safetensors` and
             `preprocessor_config.json` to, and where the licence is known (from the source's card, or that of the
-            authors' weights) and there is no card yet, a short `README.md`. It must be empty or absent, unless `overwrite`.
+            authors' weights) and there is no card yet, a short `README.md`. It must be empty or absent, unless
+            `overwrite`.
         model_type (`str`, *optional*): such as `"hubert_ecg"`; recognised from the source if not given.
         overwrite (`bool`): write into a folder that holds files. Files of other names stay.
         label_names (sequence of `str`, or path, *optional*): names of the labels in the order of the head, or a text

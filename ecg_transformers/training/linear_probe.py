@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from ..evaluation.comparison import PairedAUROC
 from ..evaluation.score_inputs import mean_of_known, one_hot
-from ..feature_extraction.ecg_leads import canonical_lead_name
+from ..feature_extraction.ecg_leads import OTHER_LEADS, STANDARD_LEADS, canonical_lead_name
 from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor, ECGSignalWarning
 from ..inference import ECGInference
 from ..record import ECGRecord
@@ -66,7 +66,10 @@ class ProbeSettings:
     def __post_init__(self):
         unknown = [name for name in self.drop_leads if canonical_lead_name(name) is None]
         if unknown:
-            raise ValueError(f"Leads to drop are names such as V1 or aVF; got {unknown}.")
+            raise ValueError(
+                f"Leads to drop are names such as V1 or aVF; got {unknown}. Known: "
+                f"{', '.join((*STANDARD_LEADS, *OTHER_LEADS))}."
+            )
         self.drop_leads = tuple(dict.fromkeys(canonical_lead_name(name) for name in self.drop_leads))
         if self.drop_in not in DROP_IN:
             raise ValueError(f"Leads are dropped in 'test' or 'all' records; got {self.drop_in!r}.")
@@ -122,8 +125,9 @@ class LinearProbe:
             extractor (`ECGFeatureExtractor`): its preprocessing.
 
         Raises:
-            ValueError: if features are not finite.
+            ValueError: if features are not finite, or the model does not read a lead that is to be dropped.
         """
+        check_dropped_leads(self.settings.drop_leads, name, extractor)
         scores, facts = self._probe(name, model, extractor)
         self._facts[name] = facts
         self._scores.update({(name, kind): value for kind, value in scores.items()})
@@ -146,11 +150,11 @@ class LinearProbe:
             device (`torch.device`, *optional*, defaults to `"cpu"`): where they run.
         """
         runs = []
-        for seed in seeds:
+        for place, seed in enumerate(seeds, 1):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 model = AutoModel.from_config(copy.deepcopy(config))
-            runs.append(self._probe(f"{name}, untrained", model.to(device), extractor)[0])
+            runs.append(self._probe(f"{name}, untrained {place} of {len(seeds)}", model.to(device), extractor)[0])
         for kind in runs[0] if runs else ():
             self._scores[name, f"untrained {kind}"] = np.stack([run[kind] for run in runs])
         self._facts[name]["untrained_seeds"] = list(seeds)
@@ -326,6 +330,21 @@ def _fit_labels(train: np.ndarray, targets: np.ndarray, rows: np.ndarray, penalt
         fitted = LogisticRegression(C=penalty, max_iter=2000).fit(train[known], targets[known, label])
         scores[:, label] = fitted.decision_function(rows)
     return scores
+
+
+def check_dropped_leads(names: Sequence[str], model_name: str, extractor: ECGFeatureExtractor) -> None:
+    """Check that a model reads the leads that records are to lose: without others its features stay as they are.
+
+    Raises:
+        ValueError: naming the leads that it does not read.
+    """
+    known = [canonical_lead_name(name) for name in extractor.lead_names]
+    strange = [name for name in names if canonical_lead_name(name) not in known]
+    if strange:
+        raise ValueError(
+            f"{model_name} does not read {', '.join(strange)}, so dropping that tells nothing; it reads "
+            f"{', '.join(extractor.lead_names)}."
+        )
 
 
 def drop_leads(record: ECGRecord, names: Sequence[str]) -> ECGRecord:

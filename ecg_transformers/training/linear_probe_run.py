@@ -10,7 +10,7 @@ from typing import Any
 
 from ..inference import ECGInference
 from .arguments import DataArguments
-from .linear_probe import DROP_IN, LinearProbe, ProbeSettings
+from .linear_probe import DROP_IN, LinearProbe, ProbeSettings, check_dropped_leads
 from .linear_probe_report import format_probe
 from .run_arguments import parse_arguments
 from .run_control import Clock
@@ -140,7 +140,8 @@ def run_probe(corpus_args: ProbeCorpusArguments, arguments: ProbeArguments) -> d
         `dict`: see `LinearProbe.report`.
 
     Raises:
-        ValueError: for arguments, files or models that cannot be used.
+        ValueError: for arguments, files or models that cannot be used, and for leads to drop that a model does not
+            read.
     """
     clock = Clock()
     results = None if arguments.output_dir is None else Path(arguments.output_dir) / METRICS_FILE
@@ -155,6 +156,8 @@ def run_probe(corpus_args: ProbeCorpusArguments, arguments: ProbeArguments) -> d
             name: ECGInference.from_pretrained(folder, embeddings=True, device=arguments.device)
             for name, folder in zip(_short_names(arguments.model), arguments.model, strict=True)
         }
+        for name, inference in models.items():
+            check_dropped_leads(arguments.settings().drop_leads, name, inference.extractor)
         probe = LinearProbe(load_task(corpus_args), arguments.settings())
     with clock.measure("probing"):
         for name, inference in models.items():

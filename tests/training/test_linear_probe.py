@@ -168,6 +168,29 @@ def test_leads_are_dropped_from_what_the_encoder_sees(finished, task, recwarn):
     assert not [warning for warning in recwarn if "Missing leads" in str(warning.message)]
 
 
+@pytest.mark.parametrize(("leads", "named"), [(["V4", "V7"], "V7"), (["vx"], "VX"), (["X1"], "X1")])
+def test_leads_that_a_model_does_not_read_are_not_dropped(finished, task, leads, named):
+    folder, _ = finished
+    arguments = ["--model", str(folder / "plain"), "--corpus", "no corpus", "--device", "cpu", "--drop_leads", *leads]
+    for told in (lambda: run_probe(*parse_probe_arguments(arguments)), lambda: _added(folder, task, leads)):
+        with pytest.raises(ValueError, match="I, II, III, aVR, aVL, aVF, V1, V2, V3, V4, V5, V6") as error:
+            told()
+        assert named in str(error.value).split("tells")[0]
+
+
+def _added(folder, task, leads):
+    LinearProbe(task, quiet(drop_leads=leads)).add("x", *load(folder / "plain"))
+
+
+def test_bars_number_the_untrained_encoders(finished, task, capsys):
+    folder, _ = finished
+    probe, (model, extractor) = LinearProbe(task, ProbeSettings(num_resamples=0)), load(folder / "plain")
+    probe.add("x", model, extractor)
+    probe.add_untrained("x", model.config, extractor, [4, 7])
+    bars = capsys.readouterr().err
+    assert "x, untrained 1 of 2: train" in bars and "x, untrained 2 of 2: test" in bars and "x: test" in bars
+
+
 def test_untrained_encoders_are_those_of_their_seeds(finished, task):
     folder, _ = finished
     model, extractor = load(folder / "plain")
