@@ -95,10 +95,13 @@ def _load(entry: str, split: str | None, options: list[str], side: str) -> Any:
         if key in ("name", "data_dir"):
             raise CommandError(f"--{side}_options {option}: a corpus is given as NAME=FOLDER, or as a folder.")
         given[key] = parse_value(value)
+    names = inspect.signature(corpus_function(name)).parameters
+    if "keep_unlabelled" in names:
+        # A record can leak whatever its labels
+        given.setdefault("keep_unlabelled", True)
     try:
         corpus = load_corpus(name, data_dir=folder, **given)
     except ValueError as error:
-        names = inspect.signature(corpus_function(name)).parameters
         raise ValueError(f"{entry}: {in_options(str(error), names, f'--{side}_options')}") from error
     if split is None:
         return corpus

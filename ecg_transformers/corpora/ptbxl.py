@@ -126,6 +126,12 @@ def load_ptbxl(
         if keep_unlabelled or labels & set(names):
             row["labels"] = {name: float(name in labels) for name in names}
             rows_of_split[split_of_fold.get(row["fold"], "train")].append(row)
+    left_out = len(rows) - sum(map(len, rows_of_split.values()))
+    if left_out:
+        logger.warning(
+            "%d of %d records have no label of the task %r and are left out; keep_unlabelled=True keeps them.",
+            left_out, len(rows), task,
+        )  # fmt: skip
     empty = [split for split, members in rows_of_split.items() if not members]
     if empty:
         per_fold = Counter(row["fold"] for members in rows_of_split.values() for row in members)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from ecg_transformers import load_corpus
 from ecg_transformers.cli import main
 
 
@@ -16,7 +17,7 @@ def corpora(shared_data):
 
 def test_two_corpora(corpora, tmp_path, capsys):
     table = tmp_path / "shared.csv"
-    assert main(["check-leakage", *corpora, "--other_options", "keep_unlabelled=true", "--output", str(table)]) == 1
+    assert main(["check-leakage", *corpora, "--output", str(table)]) == 1
     assert "HR00001 = 1 (name, signal, similarity 1.0000)" in capsys.readouterr().out
     with open(table, newline="") as file:
         rows = list(csv.DictReader(file))
@@ -88,3 +89,20 @@ def test_no_error_counts_as_a_leak(corpora, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ecg_transformers.corpora.check_leakage", None)
     assert main(["check-leakage", corpora[1]]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_records_without_labels_are_compared_too(shared_data, tmp_path):
+    """The superclasses of PTB-XL leave some records out; a copy of one of those is a copy."""
+    folder = shared_data / "ptb-xl"
+    labelled = load_corpus("ptbxl", data_dir=folder)
+    known = {name for split in labelled.values() for name in split["record_id"]}
+    whole = load_corpus("ptbxl", data_dir=folder, keep_unlabelled=True)
+    row = next(row for split in whole.values() for row in split if row["record_id"] not in known)
+    row["ecg"].save(tmp_path / "copy.npz")
+    assert main(["check-leakage", str(tmp_path), f"ptbxl={folder}"]) == 1
+
+
+def test_what_ptbxl_leaves_out_is_told(shared_data, caplog):
+    with caplog.at_level("WARNING"):
+        corpus = load_corpus("ptbxl", data_dir=shared_data / "ptb-xl")
+    assert f"{90 - sum(corpus.num_rows.values())} of 90 records have no label" in caplog.text
