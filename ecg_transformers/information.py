@@ -1,4 +1,4 @@
-"""What an ECG file or a model folder contains, for the command `info`."""
+"""What an ECG file, a model folder or one of codebooks contains, for the command `info`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,24 @@ def describe_parquet(path: str | Path) -> dict[str, Any]:
     }
 
 
+def describe_codebooks(folder: str | Path) -> dict[str, Any]:
+    """Return what a folder of codebooks is: codes of each, what they are over, and the facts of their making.
+
+    Raises:
+        ValueError: if the codebooks are damaged.
+    """
+    from .training.codebooks import CodebookSet
+
+    found = CodebookSet.load(folder)
+    return {
+        "path": str(folder),
+        "codebooks": found.sizes,
+        "values": [book.centers.shape[1] for book in found.codebooks],
+        "descriptors": dict(found.descriptors),
+        "facts": dict(found.facts),
+    }
+
+
 def describe_model(folder: str | Path) -> dict[str, Any]:
     """Return what a model folder is: type, parameters, labels, thresholds and recipe, without loading weights.
 
@@ -118,12 +136,35 @@ def _count_parameters(folder: Path) -> int | None:
     return total
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, which takes an s for all numbers but 1."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _format_codebooks(description: dict[str, Any]) -> str:
+    descriptors, sizes = description["descriptors"], description["codebooks"]
+    details = ", ".join(f"{key} {descriptors[key]}" for key in ("model", "layer") if key in descriptors)
+    rate = f", at {descriptors['sampling_rate']:g} Hz" if "sampling_rate" in descriptors else ""
+    lines = [
+        f"{description['path']}: {counted(len(sizes), 'codebook')} for pretrain_hubert_ecg.py train --codebooks",
+        f"  codes        {', '.join(map(str, sizes))}",
+        f"  descriptors  {descriptors['kind']}{f' ({details})' if details else ''}, "
+        f"{counted(description['values'][0], 'value')}{rate}",
+    ]
+    for step in descriptors.get("recipe", ()):
+        parameters = ", ".join(f"{key}={value}" for key, value in step.items() if key != "step")
+        lines.append(f"  recipe step  {step['step']}({parameters})")
+    return "\n".join(lines)
+
+
 def format_description(description: dict[str, Any]) -> str:
-    """Lay out a description of a record, a Parquet file or a model for reading."""
+    """Lay out a description of a record, a Parquet file, codebooks or a model for reading."""
+    if "codebooks" in description:
+        return _format_codebooks(description)
     if "records" in description:
         labels = ", ".join(description["labels"]) or "none"
         lines = [
-            f"{description['path']}: {description['records']} records; load_corpus opens the folder",
+            f"{description['path']}: {counted(description['records'], 'record')}; load_corpus opens the folder",
             f"  columns      {', '.join(description['columns'])}",
             f"  labels       {textwrap.shorten(labels, 200, placeholder=' … (all with --json)')}",
         ]
@@ -141,7 +182,7 @@ def format_description(description: dict[str, Any]) -> str:
         lines.append(f"  labels       {', '.join(labels) or 'none, the folder has no classification head'}")
         window = description["window_seconds"]
         lines.append(
-            f"  input        {len(description['input_leads'])} leads, "
+            f"  input        {counted(len(description['input_leads']), 'lead')}, "
             f"{'whole recordings' if window is None else f'{window:g} s'} at "
             f"{description['input_sampling_rate']:g} Hz: {' '.join(description['input_leads'])}"
         )
@@ -152,8 +193,9 @@ def format_description(description: dict[str, Any]) -> str:
             lines.append(f"  recipe step  {step['step']}({parameters})")
         return "\n".join(lines)
     lines = [
-        f"{description.get('path', 'record')}: {len(description['leads'])} leads, {description['seconds']:g} s, "
-        f"{description['samples']} samples at {description['sampling_rate']:g} Hz"
+        f"{description.get('path', 'record')}: {counted(len(description['leads']), 'lead')}, "
+        f"{description['seconds']:g} s, {counted(description['samples'], 'sample')} at "
+        f"{description['sampling_rate']:g} Hz"
     ]
     for key, value in description["metadata"].items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)

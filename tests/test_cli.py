@@ -25,6 +25,7 @@ from ecg_transformers.commands.messages import in_options
 from ecg_transformers.inference import ECGInference, list_ecg_files
 from ecg_transformers.readers.numpy_files import save_npz
 from ecg_transformers.registration import MODELS
+from ecg_transformers.training.codebooks import Codebook, CodebookSet
 
 TINY = {
     "hidden_size": 16,
@@ -273,6 +274,25 @@ def test_info_of_many_records_in_a_file(records, tmp_path, capsys):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
     assert run("info", tmp_path / "bad.parquet") == 1
     assert "no Parquet file, or damaged" in capsys.readouterr().err
+
+
+def test_info_of_one_lead_and_of_codebooks(tmp_path, capsys):
+    save_npz(ECGRecord(recording(500, 1).signal[:1], 500, ("I",)), tmp_path / "one.npz")
+    assert run("info", tmp_path / "one.npz") == 0
+    assert "one.npz: 1 lead, 1 s, 500 samples at 500 Hz" in capsys.readouterr().out
+    descriptors = {"kind": "hidden_states", "layer": 4, "model": "first", "sampling_rate": 100, "recipe": []}
+    books = [Codebook(torch.eye(6)[:size]) for size in (3, 5)]
+    CodebookSet(books, descriptors, {"seed": 7}).save(tmp_path / "codes")
+    assert run("info", tmp_path / "codes") == 0
+    output = capsys.readouterr().out
+    assert "codes: 2 codebooks" in output and "codes        3, 5\n" in output
+    assert "hidden_states (model first, layer 4), 6 values, at 100 Hz" in output
+    assert run("info", tmp_path / "codes", "--json") == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["codebooks"] == [3, 5] and described["facts"] == {"seed": 7}
+    (tmp_path / "codes" / "codebooks.safetensors").unlink()
+    assert run("info", tmp_path / "codes") == 1
+    assert "holds no codebooks" in capsys.readouterr().err
 
 
 def test_plot_with_predictions(records, model, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The command `info`: what files and model folders contain."""
+"""The command `info`: what files, model folders and folders of codebooks contain."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ def add_command(commands: Any) -> None:
     """Add the command to those of `ecg-transformers`."""
     info = commands.add_parser(
         "info",
-        help="tell what ECG files or a model folder contain",
+        help="tell what ECG files, a model folder or codebooks contain",
         description="Tell what ECG files contain (leads, rate, length, amplitudes, patient, labels), what is in a "
-        "Parquet file of recordings, or what a model folder is (type, size, labels, input recipe).",
+        "Parquet file of recordings, what a model folder is (type, size, labels, input recipe), or a folder of "
+        "codebooks.",
     )
-    info.add_argument("inputs", nargs="+", help="ECG files, folders of them, or model folders")
+    info.add_argument("inputs", nargs="+", help="ECG files, folders of them, model folders, or folders of codebooks")
     info.add_argument("--json", action="store_true", help="print JSON, one object per input")
     add_file_options(info)
     info.set_defaults(run=run)
@@ -29,13 +30,15 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers info`."""
     from ..inference import list_ecg_files
-    from ..information import describe_model, describe_parquet, describe_record, format_description
+    from ..information import describe_codebooks, describe_model, describe_parquet, describe_record, format_description
     from ..readers import ECGReadError, read_ecg
 
     failed = 0
     for entry in arguments.inputs:
         if (Path(entry) / "config.json").is_file():
             descriptions = [describe_model(entry)]
+        elif (Path(entry) / "codebooks.json").is_file():
+            descriptions = [describe_codebooks(entry)]
         elif Path(entry).suffix == ".parquet" and Path(entry).is_file():
             descriptions = [describe_parquet(entry)]
         else:

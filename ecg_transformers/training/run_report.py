@@ -20,8 +20,11 @@ def opening_report(
         f"{facts['records']} {split}" + (f" ({facts['patients']} patients)" if "patients" in facts else "")
         for split, facts in task.facts["splits"].items()
     )
+    count = len(task.label_names)
+    noun = "value" if task.problem_type == "regression" else "label"
     lines = [
-        f"Corpus {task.facts['name']}: {sizes} records, {len(task.label_names)} labels ({task.problem_type}).",
+        f"Corpus {task.facts['name']}: {sizes} records, {count} {noun}{'' if count == 1 else 's'} "
+        f"({task.problem_type}).",
         f"Model {built.model.config.model_type}, {parameters / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them "
         "learn, " + (f"from {built.base_model}." if built.base_model else "from scratch."),
     ]

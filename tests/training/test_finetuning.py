@@ -298,7 +298,7 @@ def test_published_backbone_gets_a_head(make_arguments, golden):
 
 
 @pytest.mark.parametrize("kind", ["single", "regression", "regression_struct"])
-def test_other_problem_types(make_arguments, corpus_folder, tmp_path, kind):
+def test_other_problem_types(make_arguments, corpus_folder, tmp_path, kind, capsys):
     from datasets import ClassLabel, Value
 
     corpus = load_corpus(corpus_folder)
@@ -321,6 +321,8 @@ def test_other_problem_types(make_arguments, corpus_folder, tmp_path, kind):
     result = finetune(*make_arguments("--corpus", "folder", "--data_dir", folder, "--num_train_epochs", 1))
     config = json.loads((result.output_dir / "config.json").read_text())
     assert config["problem_type"] == result.problem_type
+    counted = {"single": "3 labels", "regression": "1 value", "regression_struct": "2 values"}[kind]
+    assert f" records, {counted} ({result.problem_type})." in " ".join(capsys.readouterr().out.split())
     if kind == "single":
         assert result.problem_type == "single_label_classification" and 0 <= result.test["accuracy"] <= 1
         assert result.thresholds is None
