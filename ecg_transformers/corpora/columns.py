@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Na
 from datasets.table import InMemoryTable, table_cast
 
 from .ecg_feature import ECG
-from .splits import SPLITS
+from .splits import SPLITS, check_fractions
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,29 @@ def multi_label_feature(names: Sequence[str]) -> dict[str, Value]:
 def regression_feature(names: Sequence[str]) -> dict[str, Value]:
     """Return the feature of several numbers to be predicted; null means unknown."""
     return {str(name): Value("float32", id=_REGRESSION) for name in names}
+
+
+def shares_of_train(present: Collection[str], fractions: Sequence[float]) -> dict[str, float]:
+    """Return which share of `train` becomes which split, where some are missing.
+
+    Args:
+        present (collection of `str`): the splits that there are.
+        fractions (three `float`): shares of train, validation and test of the whole.
+
+    Returns:
+        `dict[str, float]`: for `train` and the splits that are missing; empty if none is.
+
+    Raises:
+        ValueError: if the shares are none, or leave nothing for these.
+    """
+    shares = dict(zip(SPLITS, check_fractions(fractions).tolist(), strict=True))
+    parts = [name for name in SPLITS if name == "train" or name not in present]
+    if len(parts) == 1:
+        return {}
+    total = sum(shares[name] for name in parts)
+    if not total:
+        raise ValueError(f"`split` {list(fractions)} leaves nothing for {', '.join(parts)}.")
+    return {name: shares[name] / total for name in parts}
 
 
 def corpus_features(labels: Any, ecg: ECG | None = None) -> Features:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..feature_extraction.ecg_leads import STANDARD_LEADS
 from . import register_corpus
-from .columns import SPLITS, build_corpus, corpus_features
+from .columns import build_corpus, corpus_features, shares_of_train
 from .corpus_files import check_choice, corpus_folder
 from .ecg_feature import ECG
 from .file_workers import map_in_workers
@@ -183,16 +183,12 @@ def _split_corpus(
     fingerprint_of = dict(zip((row["ecg"] for row in rows), fingerprints, strict=True))
     for row in rows:
         rows_of_split[split_of_row(row)].append(row)
-    parts = ["train", *(name for name in SPLITS if name not in rows_of_split)]
-    if len(parts) > 1:
-        shares = [split[SPLITS.index(name)] for name in parts]
-        if not sum(shares):
-            raise ValueError(f"`split` {list(split)} leaves nothing for {', '.join(parts)}.")
+    shares = shares_of_train(rows_of_split, split)
+    if shares:
         train = rows_of_split["train"]
         groups = _groups(train, [fingerprint_of[row["ecg"]] for row in train])
         strata = targets.strata([row.get("labels") for row in train])
-        shares = [share / sum(shares) for share in shares]
-        for name, indices in zip(parts, split_by_group(groups, strata, shares, seed), strict=True):
+        for name, indices in zip(shares, split_by_group(groups, strata, list(shares.values()), seed), strict=True):
             rows_of_split[name] = [train[index] for index in indices]
     _tell_copies(rows_of_split, fingerprint_of)
     features = corpus_features(targets.feature(), feature)

@@ -14,9 +14,9 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, IterableDatasetDict, load_dataset, load_from_disk
 
 from . import list_corpora
-from .columns import SPLITS, label_names_of, problem_type_of
+from .columns import SPLITS, label_names_of, problem_type_of, shares_of_train
 from .ecg_feature import ECG
-from .splits import DEFAULT_FRACTIONS, check_fractions, split_by_group
+from .splits import DEFAULT_FRACTIONS, split_by_group
 from .streaming import stream_corpus
 
 logger = logging.getLogger(__name__)
@@ -205,22 +205,18 @@ def _with_ecg_column(corpus: Any, source: Any) -> Any:
 
 
 def _three_splits(corpus: DatasetDict, fractions: Sequence[float], seed: int, source: Any) -> DatasetDict:
-    shares = dict(zip(SPLITS, check_fractions(fractions), strict=True))
     named = {split_name(split) or split: data for split, data in corpus.items()}
     if "train" not in named and len(named) == 1 and not set(named) & set(SPLITS):
         named = {"train": next(iter(named.values()))}
     missing = [split for split in SPLITS if split not in named]
     if "train" in missing:
         raise ValueError(f"{source} has the splits {', '.join(corpus)}; a split `train` is needed.")
-    if missing:
+    shares = shares_of_train(named, fractions)
+    if shares:
         logger.warning("%s has no split %s; taken out of train, by patient where known.", source, ", ".join(missing))
-        parts = ["train", *missing]
-        total = sum(shares[part] for part in parts)
         train = named["train"]
-        indices = split_by_group(
-            _groups(train), _stratification(train), [shares[part] / total for part in parts], seed
-        )
-        named.update({part: train.select(chosen) for part, chosen in zip(parts, indices, strict=True)})
+        indices = split_by_group(_groups(train), _stratification(train), list(shares.values()), seed)
+        named.update({part: train.select(chosen) for part, chosen in zip(shares, indices, strict=True)})
     return DatasetDict({split: named[split] for split in SPLITS})
 
 

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..feature_extraction.ecg_leads import STANDARD_LEADS
 from . import register_corpus
-from .columns import SPLITS, build_corpus, corpus_features
+from .columns import build_corpus, corpus_features, shares_of_train
 from .corpus_files import check_choice, map_files, report_missing
 from .ecg_feature import ECG
-from .splits import DEFAULT_FRACTIONS, check_fractions, check_no_leak, split_by_group
+from .splits import DEFAULT_FRACTIONS, check_no_leak, split_by_group
 from .table_rows import (
     PROBLEM_TYPES,
     UNLABELLED,
@@ -94,7 +92,6 @@ def load_table(
     Raises:
         ValueError: for missing columns or files, values that are no labels, or a patient in two tables.
     """
-    shares = check_fractions(split)
     if problem_type is not None:
         check_choice("problem_type", problem_type, PROBLEM_TYPES)
     if isinstance(lead_names, str):
@@ -102,6 +99,7 @@ def load_table(
         lead_names = STANDARD_LEADS
     given = {"train": train_csv, "validation": validation_csv, "test": test_csv}
     paths = {name: locate(path, data_dir) for name, path in given.items() if path is not None}
+    shares = shares_of_train(paths, split)
     tables = {name: read_table(path) for name, path in paths.items()}
 
     columns = choose_label_columns(tables, label_start_index, label_columns, patient_column)
@@ -135,15 +133,11 @@ def load_table(
         row["record_id"] = row["record_id"] or names[row["ecg"]]
     probe_files(rows_of_split, feature)
 
-    parts = ["train", *(name for name in SPLITS if name not in tables)]
-    if len(parts) > 1:
-        wanted = np.array([shares[SPLITS.index(name)] for name in parts])
-        if not wanted.sum():
-            raise ValueError(f"`split` {list(split)} leaves nothing for {', '.join(parts)}, which have one table.")
+    if shares:
         rows = rows_of_split["train"]
         groups = [row["patient_id"] or ("record", row["record_id"]) for row in rows]
         strata = targets.strata([row["labels"] for row in rows])
-        for name, indices in zip(parts, split_by_group(groups, strata, wanted / wanted.sum(), seed), strict=True):
+        for name, indices in zip(shares, split_by_group(groups, strata, list(shares.values()), seed), strict=True):
             rows_of_split[name] = [rows[index] for index in indices]
     features = corpus_features(targets.feature(), feature)
     if not columns:

@@ -19,7 +19,9 @@ from .registry import ReadRequest, register_reader
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
-@register_reader("hdf5", extensions=(".h5", ".hdf5", ".hdf"), sniff=lambda path, head: head.startswith(_MAGIC))
+@register_reader(
+    "hdf5", extensions=(".h5", ".hdf5", ".hdf"), sniff=lambda path, head: head.startswith(_MAGIC), rows=True
+)
 def read_hdf5(path: Path, request: ReadRequest) -> FileContent:
     """Read an HDF5 file that holds one recording (needs the extra `hdf5`).
 

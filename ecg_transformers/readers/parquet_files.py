@@ -24,6 +24,7 @@ _FACTS = ("record_id", "patient_id", "age", "sex", "report")
     sniff=lambda path, head: head.startswith(_MAGIC),
     # A corpus, to be opened by load_corpus
     is_record=lambda path, head: False,
+    rows=True,
 )
 def read_parquet(path: Path, request: ReadRequest) -> ECGRecord:
     """Read one recording of a Parquet file with an `ECG` column: `FILE#ecg:ROW`, or the only one of a file.

@@ -31,7 +31,7 @@ class ReadRequest:
         units (`str`, *optional*): `"mV"`, `"uV"`, `"V"` or `"nV"`.
         drop_nan_leads (`bool`): leave out leads without a single sample instead of refusing the file.
         row (`RowReference`, *optional*): which of the file's recordings is meant.
-        window (`WindowReference`, *optional*): which stretch of the recording; readers may read all of it.
+        window (`WindowReference`, *optional*): which stretch of the recording; for readers registered with `windows`.
     """
 
     sampling_rate: float | None = None
@@ -52,6 +52,8 @@ class Reader:
     sniff: Callable[[Path, bytes], bool]
     is_record: Callable[[Path, bytes], bool]
     any_name: bool = False
+    rows: bool = False
+    windows: bool = False
 
 
 _READERS: dict[str, Reader] = {}
@@ -64,6 +66,8 @@ def register_reader(
     sniff: Callable[[Path, bytes], bool],
     is_record: Callable[[Path, bytes], bool] | None = None,
     any_name: bool = False,
+    rows: bool = False,
+    windows: bool = False,
 ) -> Callable:
     """Register the decorated function as the reader of a file format.
 
@@ -80,6 +84,10 @@ def register_reader(
             By default whatever `sniff` accepts.
         any_name (`bool`, *optional*, defaults to `False`): try this reader on files of any other name too, after
             those of the extension. For formats whose first bytes leave no doubt.
+        rows (`bool`, *optional*, defaults to `False`): the reader heeds `request.row`. Of other formats no rows can be
+            named.
+        windows (`bool`, *optional*, defaults to `False`): the reader heeds `request.window` and returns that stretch
+            alone. What others return is cut.
 
     Returns:
         callable: the decorator; it returns the function unchanged.
@@ -104,7 +112,7 @@ def register_reader(
             raise ValueError(
                 f"A reader named {name!r} exists already ({existing.read.__module__}); choose another name."
             )
-        _READERS[name] = Reader(name, endings, function, sniff, is_record or sniff, any_name)
+        _READERS[name] = Reader(name, endings, function, sniff, is_record or sniff, any_name, rows, windows)
         return function
 
     return decorate
@@ -261,9 +269,10 @@ def read_ecg(
         if file.stat().st_size == 0:
             raise ECGReadError(path, "the file is empty.", "Fetch or export it again.")
         reader = _choose_reader(file, format)
-        if row is not None and reader.name not in ("hdf5", "parquet"):
+        if row is not None and not reader.rows:
+            formats = " and ".join(one.name for one in _readers().values() if one.rows)
             raise ECGReadError(
-                path, f"rows can be named in HDF5 and Parquet files; this is {reader.name}.", "Name the file alone."
+                path, f"rows can be named in files of {formats}; this is {reader.name}.", "Name the file alone."
             )
         with warnings.catch_warnings():
             # Libraries comment on odd files with warnings of their own; ours reach the user.
@@ -271,7 +280,7 @@ def read_ecg(
             warnings.filterwarnings("default", category=UserWarning, message="ECG labels")
             content = reader.read(file, request)
         if window is not None:
-            content = _cut(content, window, already_cut=reader.name == "wfdb", file=file)
+            content = _cut(content, window, already_cut=reader.windows, file=file)
         return build_record(content, named, reader.name, request)
     except (ECGReadError, ImportError):
         raise

@@ -72,7 +72,7 @@ def _is_record(path: Path, head: bytes) -> bool:
     return path.suffix.lower() == ".hea" and _sniff(path, head)
 
 
-@register_reader("wfdb", extensions=(".hea", ".dat", ".mat"), sniff=_sniff, is_record=_is_record)
+@register_reader("wfdb", extensions=(".hea", ".dat", ".mat"), sniff=_sniff, is_record=_is_record, windows=True)
 def read_wfdb(path: Path, request: ReadRequest) -> FileContent:
     """Read a WFDB record by its header or by a signal file that lies beside its header.
 

@@ -104,6 +104,9 @@ def test_splits_that_the_table_names(twenty):
     corpus = load_corpus(twenty, labels_csv=table)
     assert corpus.num_rows == {"train": 12, "validation": 4, "test": 4}
     assert label_names(corpus) == ["AF"]
+    some = write_table(twenty.parent / "w.csv", "file,AF,split", ["e00,0,train", "e01,1,train", "e02,1,test"])
+    with pytest.raises(ValueError, match=r"`split` \[0, 0, 1\] leaves nothing for train, validation"):
+        load_corpus(twenty, labels_csv=some, split=(0, 0, 1))
     lines[19] = "e19.npz,p0,1,test"
     with pytest.raises(ValueError, match="1 patients of split 'test'"):
         load_corpus(twenty, labels_csv=write_table(twenty.parent / "s.csv", "file,patient_id,AF,split", lines))
@@ -128,6 +131,8 @@ def test_copies_in_two_splits_are_told(tmp_path, caplog):
     table = write_table(tmp_path / "s.csv", "file,AF,split", [f"{name},1,{word}" for name, word in words.items()])
     load_corpus(tmp_path, labels_csv=table)
     assert "in two splits" not in caplog.text
+    table = write_table(tmp_path / "s.csv", "file,AF,split", [f"{name},1,test" for name in words])
+    assert load_corpus(tmp_path, labels_csv=table).num_rows == {"train": 0, "validation": 0, "test": 6}
 
 
 def test_names_of_records_tell_nothing_of_the_machine(tmp_path):

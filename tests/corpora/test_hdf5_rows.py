@@ -94,7 +94,7 @@ def test_what_is_no_recording(part, exam_ids, tmp_path):
     refused(f"{part}x#tracings:0", "no such file")
     assert "exams_part0.hdf5#tracings:0" in refused(part, "clearly one recording")
     saved_record(tmp_path / "r.npz")
-    refused(tmp_path / "r.npz#signal:0", "HDF5 and Parquet files; this is npz")
+    refused(tmp_path / "r.npz#signal:0", "files of hdf5 and parquet; this is npz")
 
 
 def test_other_layouts(tmp_path):

@@ -101,6 +101,19 @@ def test_a_new_format_is_one_function(tmp_path, monkeypatch):
 
     (tmp_path / "a.rec").write_bytes(b"1")
     assert read_ecg(tmp_path / "a.rec").lead_names == ("V1",)
+
+    @register_reader("toy_rows", extensions=[".rows"], sniff=lambda path, head: True, rows=True, windows=True)
+    def read_toy_rows(path, request):
+        if request.window is not None:
+            return FileContent(np.full((1, 9), request.window.start), 250, ["V1"], "mV")
+        return FileContent(np.full((1, 9), request.row.row), 250, ["V1"], "mV")
+
+    (tmp_path / "a.rows").write_bytes(b"1")
+    assert read_ecg(tmp_path / "a.rows#x:7").signal[0, 0] == 7
+    assert read_ecg(tmp_path / "a.rows#samples:40-49").signal.tolist() == [[40.0] * 9], "cut by the reader itself"
+    assert read_ecg(tmp_path / "a.toy#samples:2-4").num_samples == 2, "cut for the reader"
+    with pytest.raises(ECGReadError, match="named in files of hdf5 and parquet and toy_rows; this is toy."):
+        read_ecg(tmp_path / "a.toy#x:7")
     with pytest.raises(ValueError, match="exists already"):
         register_reader("toy", extensions=(".x",), sniff=lambda path, head: True)(lambda path, request: None)
     with pytest.raises(ValueError, match="with their dot"):
