@@ -103,11 +103,12 @@ def test_only_what_the_losses_need(extractor, records):
     assert set(contrast) == {"input_values", "lead_mask", "view_values"}
 
 
+# Told once in a process, by whichever test is the first.
+@pytest.mark.filterwarnings("ignore:Missing leads")
 def test_records_of_other_rates_and_leads(extractor, records):
     half = ECGRecord(records[0].signal[:, ::2], records[0].sampling_rate / 2, records[0].lead_names)
     few = records[1].select_leads(["II", "V1", "V5"])
-    with pytest.warns(match="Missing leads"):
-        batch = HybridECGCollator(extractor, HybridECGConfig(), augmentations=LOUD)(rows_of([half, few]))
+    batch = HybridECGCollator(extractor, HybridECGConfig(), augmentations=LOUD)(rows_of([half, few]))
     assert batch["lead_mask"].sum(1).tolist() == [12, 3]
     assert batch["view_values"].isfinite().all() and batch["view_values"].shape[-1] == 1250
 
