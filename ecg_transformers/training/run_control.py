@@ -57,7 +57,20 @@ def run_script(
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        leave_process_group()
     return 0
+
+
+def leave_process_group() -> None:
+    """End the communication with the run's other processes, if there are any.
+
+    Its threads would else outlive the interpreter, and now and then abort a run that has finished.
+    """
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def write_card_if_possible(folder: Path) -> None:
