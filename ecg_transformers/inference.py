@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForSequenceClassification
-from transformers.utils import logging
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from .decisions import resolve_thresholds, summarize_groups
 from .evaluation import aggregate_windows
 from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
+from .model_folders import load_feature_extractor, load_model, usable_device
 from .readers import ECGReadError, list_readers, read_ecg
 from .readers.folder import search_folder
 from .readers.row_reference import parse_reference
@@ -95,38 +95,11 @@ class ECGInference:
 
         Raises:
             ValueError: if there is no such folder or device, or weights are missing: predictions need a trained head.
+                Code that a folder brings is never run.
         """
-        path = Path(folder)
-        if len(path.parts) > 1 and not path.exists() and (len(path.parts) != 2 or path.parent.is_dir()):
-            raise ValueError(f"There is no model folder {folder}.")
-        auto_class = AutoModel if embeddings else AutoModelForSequenceClassification
-        previous, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        # What is missing is told below; a head that embeddings do not need is no news.
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            model, loading = auto_class.from_pretrained(folder, output_loading_info=True)
-        finally:
-            logging.set_verbosity(previous)
-            if progress:
-                logging.enable_progress_bar()
-        missing = sorted(loading["missing_keys"])
-        if missing and embeddings:
-            raise ValueError(
-                f"{folder} lacks weights of the backbone ({', '.join(missing[:3])}, …); convert it again."
-            )
-        if missing:
-            raise ValueError(
-                f"{folder} holds no trained classification head ({', '.join(missing[:3])} would be random). Fine-tune "
-                "it first (training_scripts/finetune_classification.py), or ask for embeddings."
-            )
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"The device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-        return cls(model.eval().to(device), _load_extractor(folder), embeddings, **options)
+        device = usable_device(device)
+        model = load_model(folder, AutoModel if embeddings else AutoModelForSequenceClassification)
+        return cls(model.to(device), load_feature_extractor(folder), embeddings, **options)
 
     @property
     def label_names(self) -> list[str]:
@@ -272,14 +245,6 @@ class ECGInference:
             except ValueError as error:
                 done[position] = InferenceResult(path, name, error=str(error))
         yield from (done[position] for position in range(len(batch)))
-
-
-def _load_extractor(folder: str | Path) -> ECGFeatureExtractor:
-    try:
-        return AutoFeatureExtractor.from_pretrained(folder)
-    except OSError:
-        # Published without a recipe: that of its model type.
-        return ECGFeatureExtractor.from_pretrained(folder)
 
 
 def _names_a_part(entry: Path) -> bool:

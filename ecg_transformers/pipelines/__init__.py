@@ -11,7 +11,8 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import pipeline as transformers_pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .loading import load_zero_shot_model, usable_device
+from ..model_folders import usable_device
+from .loading import load_zero_shot_model
 
 if TYPE_CHECKING:
     from .base import ECGPipeline

@@ -6,32 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
-from transformers.utils import logging
+from transformers import AutoModel, AutoProcessor, PreTrainedModel
+
+from ..model_folders import load_model, location_options, usable_device
 
 _ADD_TOKENIZER = (
     "Put the files of the text encoder's tokenizer into the folder: "
     "AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(FOLDER), or convert again with a tokenizer. For the "
     "published D-BETA weights TOKENIZER is google/flan-t5-base."
 )
-
-
-def usable_device(device: str | int | torch.device | None) -> torch.device:
-    """Return a device that works here; `None` means the first GPU, else the CPU, and -1 the CPU.
-
-    Raises:
-        ValueError: if the device does not exist or cannot be used.
-    """
-    if device is None:
-        device = 0 if torch.cuda.is_available() else "cpu"
-    if isinstance(device, int):
-        device = "cpu" if device < 0 else f"cuda:{device}"
-    try:
-        torch.empty(0, device=device)
-        return torch.device(device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"The device {str(device)!r} cannot be used here: {reason}") from error
 
 
 def load_zero_shot_model(
@@ -55,40 +38,10 @@ def load_zero_shot_model(
             folder has no tokenizer. The message says what to do.
     """
     device = usable_device(device)
-    path = Path(folder)
-    if len(path.parts) > 1 and not path.exists() and (len(path.parts) != 2 or path.parent.is_dir()):
-        raise ValueError(f"There is no model folder {folder}.")
-    of_model = {name: options.pop(name) for name in ("dtype", "attn_implementation") if name in options}
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{folder} is neither a model folder nor a model on the Hub that can be used: {error}"
-        ) from error
-    check_text_encoder(config, folder)
-    previous, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    # What is missing is told below.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model, loading = AutoModel.from_pretrained(
-            folder, config=config, output_loading_info=True, trust_remote_code=False, **options, **of_model
-        )
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"The weights of {folder} cannot be loaded: {error}") from error
-    finally:
-        logging.set_verbosity(previous)
-        if progress:
-            logging.enable_progress_bar()
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"{folder} lacks {len(missing)} tensors of the model ({', '.join(missing[:3])}, ...), which would be "
-            "random; convert it again."
-        )
+    model = load_model(folder, AutoModel, lambda config: check_text_encoder(config, folder), **options)
     if processor is None:
-        processor = load_processor(folder, **options)
-    return model.eval().to(device), processor
+        processor = load_processor(folder, **location_options(options))
+    return model.to(device), processor
 
 
 def check_text_encoder(config: Any, folder: str | Path) -> None:
