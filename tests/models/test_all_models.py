@@ -2,8 +2,6 @@
 
 import inspect
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -378,54 +376,3 @@ def test_accumulated_steps_equal_one_large_step(entry, auto_class, tmp_path):
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
     for name, value in results[0][2].items():
         torch.testing.assert_close(value, results[1][2][name], atol=1e-6, rtol=0)
-
-
-_OPEN_ELSEWHERE = """
-import sys
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "ecg_transformers":
-            raise ImportError("not installed here")
-
-sys.meta_path.insert(0, Block())
-import torch, transformers
-folder, auto_class, inputs, outputs = sys.argv[1:]
-loader = getattr(transformers, auto_class)
-model, info = loader.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
-assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
-assert not info["missing_keys"] and not info["mismatched_keys"], info
-output = model.eval()(**torch.load(inputs))
-torch.save([tensor for tensor in output.to_tuple() if isinstance(tensor, torch.Tensor)], outputs)
-model.save_pretrained(folder + "-again")
-assert model.config.auto_map
-"""
-
-
-@every_model
-def test_a_folder_with_code_opens_without_the_package(entry, tmp_path, monkeypatch):
-    auto_class = "AutoModelForSequenceClassification"
-    model = build(entry, auto_class)
-    inputs = inputs_of(entry, auto_class, 2, padded=True)
-    folder = tmp_path / "published"
-    modeling = f"modeling_{entry.model_type}"
-    model.config.auto_map = {
-        "AutoConfig": f"configuration_{entry.model_type}.{entry.config_class}",
-        **{auto: f"{modeling}.{name}" for auto, name in entry.model_classes.items()},
-    }
-    model.save_pretrained(folder)
-    transformers.dynamic_module_utils.custom_object_save(model, folder)
-    torch.save(inputs, tmp_path / "inputs.pt")
-    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
-    for auto, expected in ((auto_class, model), ("AutoModel", model.base_model)):
-        subprocess.run(
-            [sys.executable, "-c", _OPEN_ELSEWHERE, folder, auto, tmp_path / "inputs.pt", tmp_path / "outputs.pt"],
-            check=True,
-            cwd=tmp_path,
-        )
-        assert_same(torch.load(tmp_path / "outputs.pt"), run(expected, inputs), atol=1e-6)
-    # Here the local class wins, and saving it again leaves no reference to code files
-    again = getattr(transformers, auto_class).from_pretrained(folder)
-    assert type(again) is type(model)
-    again.save_pretrained(tmp_path / "again")
-    assert "auto_map" not in json.loads((tmp_path / "again" / "config.json").read_text())

@@ -3,8 +3,6 @@
 import copy
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -251,39 +249,3 @@ def test_a_model_folder_without_recipe_gets_that_of_its_type(processor, tmp_path
         AutoProcessor.from_pretrained(tmp_path)
     with pytest.raises(OSError):
         DBetaProcessor.from_pretrained(tmp_path / "nowhere")
-
-
-def test_an_exported_processor_opens_without_the_package(processor, tmp_path):
-    folder = tmp_path / "export"
-    program = f"""
-from transformers import AutoProcessor
-from ecg_transformers import ECGFeatureExtractor
-processor = AutoProcessor.from_pretrained({str(tmp_path)!r})
-type(processor).register_for_auto_class()
-ECGFeatureExtractor.register_for_auto_class()
-processor.save_pretrained({str(folder)!r})
-"""
-    # In a process of its own, as the registration for exports lasts
-    processor.save_pretrained(tmp_path)
-    subprocess.run([sys.executable, "-c", program], check=True)
-    np.save(tmp_path / "signal.npy", record().signal)
-    program = f"""
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] == 'ecg_transformers':
-            raise ImportError('refused')
-sys.meta_path.insert(0, Refuse())
-import numpy as np
-from transformers import AutoProcessor
-processor = AutoProcessor.from_pretrained({str(folder)!r}, trust_remote_code=True)
-signal = np.load({str(tmp_path / "signal.npy")!r})
-np.savez({str(tmp_path / "out.npz")!r}, **processor(ecg=signal, text={REPORTS!r}, sampling_rate=500))
-"""
-    environment = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "PATH": ""}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
-    expected = processor(ecg=record(), text=REPORTS)
-    with np.load(tmp_path / "out.npz") as stored:
-        assert set(stored) == NAMES
-        for name in NAMES:
-            np.testing.assert_array_equal(stored[name], expected[name])

@@ -12,7 +12,6 @@ from transformers import (
     AutoTokenizer,
     ProcessorMixin,
 )
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.feature_extraction_utils import BatchFeature
 
 # The text encoder of the published weights; its vocabulary has 32100 tokens, its embedding 32128 rows
@@ -237,11 +236,6 @@ class DBetaProcessor(ProcessorMixin):
         if push_to_hub:
             raise ValueError("Push the model folder that the processor belongs to, not the processor alone.")
         os.makedirs(save_directory, exist_ok=True)
-        if self._auto_class is not None:
-            configs = [self.feature_extractor]
-            if self.tokenizer is not None:
-                configs.append(self.tokenizer.init_kwargs)
-            custom_object_save(self, save_directory, config=configs)
         files = list(self.feature_extractor.save_pretrained(save_directory) or ())
         if self.tokenizer is not None:
             # Tells AutoProcessor of this class where no config.json lies beside
