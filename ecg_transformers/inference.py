@@ -198,7 +198,8 @@ class ECGInference:
     def _values(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.embeddings:
             return self.model.get_ecg_features(**inputs)
-        logits = self.model(**inputs).logits
+        # Sigmoids of half precision tell few probabilities apart
+        logits = self.model(**inputs).logits.float()
         if self.model.config.problem_type == "regression":
             return logits
         if self.model.config.problem_type == "single_label_classification":
@@ -217,11 +218,17 @@ class ECGInference:
             except ECGReadError as error:
                 batch.append((str(path), str(error)))
             if len(batch) == self.batch_size or num_samples > _LARGEST_BATCH:
-                yield from self._run_batch(batch)
+                yield from self.run_batch(batch)
                 batch, num_samples = [], 0
-        yield from self._run_batch(batch)
+        yield from self.run_batch(batch)
 
-    def _run_batch(self, batch: list[tuple[str, ECGRecord | str]]) -> Iterator[InferenceResult]:
+    def run_batch(self, batch: Sequence[tuple[str, ECGRecord | str]]) -> Iterator[InferenceResult]:
+        """Yield one result for each of some recordings that are run together, in order.
+
+        Args:
+            batch (sequence of `tuple`): a path or name with the recording, or with the reason why there is none. One
+                that cannot be used becomes a result with its error.
+        """
         records = [record for _, record in batch if isinstance(record, ECGRecord)]
         done: dict[int, InferenceResult] = {}
         try:

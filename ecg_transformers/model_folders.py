@@ -34,7 +34,11 @@ def usable_device(device: str | int | torch.device | None) -> torch.device:
 
 
 def load_model(
-    folder: str | Path, auto_class: Any, check_config: Callable[[Any], None] | None = None, **options: Any
+    folder: str | Path,
+    auto_class: Any,
+    check_config: Callable[[Any], None] | None = None,
+    config: Any = None,
+    **options: Any,
 ) -> PreTrainedModel:
     """Load a model whose every weight is in the folder. Code that a folder or repository brings is never run.
 
@@ -42,6 +46,7 @@ def load_model(
         folder (`str` or `Path`): a model folder or Hub id.
         auto_class: `AutoModel`, `AutoModelForSequenceClassification`, ...
         check_config (callable, *optional*): called with the configuration before weights are read.
+        config (`PreTrainedConfig`, *optional*): the configuration, if not that of the folder.
         **options: passed to `from_pretrained`: `revision`, `token`, `cache_dir`, `local_files_only`, `dtype`,
             `attn_implementation`.
 
@@ -57,7 +62,7 @@ def load_model(
     if len(path.parts) > 1 and not path.exists() and (len(path.parts) != 2 or path.parent.is_dir()):
         raise ValueError(f"There is no model folder {folder}.")
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **location_options(options))
+        config = config or AutoConfig.from_pretrained(folder, trust_remote_code=False, **location_options(options))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{folder} is neither a model folder nor a model on the Hub that can be used: {error}"

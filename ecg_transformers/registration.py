@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from dataclasses import dataclass, field
 from types import ModuleType
 
 import transformers
+
+from .post_import import call_after_import
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ def find_model(model_type: str) -> ModelEntry:
 
 
 def register_all() -> None:
-    """Register every model with the Auto classes, and the `ECG` feature with datasets. Repeating it changes nothing.
+    """Register models with the Auto classes, pipelines with transformers, and the `ECG` feature with datasets.
+
+    Repeating it changes nothing.
 
     A registered class wins over code that a checkpoint brings along: nothing is downloaded, asked or run.
     """
@@ -129,3 +134,13 @@ def register_all() -> None:
         if entry.processor_class is not None:
             transformers.AutoProcessor.register(config_class, entry.get_processor_class())
     register_ecg_feature()
+    # Only those who use pipelines pay for importing them.
+    call_after_import("transformers.pipelines", _register_pipelines)
+
+
+def _register_pipelines() -> None:
+    # Importing the module registers them. Whoever imports transformers' pipelines must not fail because of us.
+    try:
+        importlib.import_module(".pipelines", __package__)
+    except Exception as error:
+        warnings.warn(f"The ECG pipelines could not be registered with transformers: {error!r}.", stacklevel=2)

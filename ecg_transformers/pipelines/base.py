@@ -33,6 +33,7 @@ class ECGPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
     _load_tokenizer = False
+    _load_video_processor = False
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -57,20 +58,29 @@ class ECGPipeline(Pipeline):
         lead_names: Sequence[str] | None = None,
         units: str | None = None,
     ) -> dict[str, list]:
-        """Read one recording."""
+        """Read one recording; what cannot be read becomes its error, for the process that runs the model to judge."""
+        try:
+            record, name = self._read(inputs, sampling_rate, lead_names, units)
+        except (ValueError, OSError) as error:
+            record, name = error, inputs if isinstance(inputs, (str, os.PathLike)) else "the recording"
+        return {"records": [record], "names": [str(name)]}
+
+    def _read(
+        self, inputs: Any, sampling_rate: float | None, lead_names: Sequence[str] | None, units: str | None
+    ) -> tuple[ECGRecord, str]:
+        if isinstance(inputs, Exception):
+            raise inputs
         # A record counts as a mapping once `datasets` knows the `ECG` feature.
         if isinstance(inputs, Mapping) and not isinstance(inputs, ECGRecord) and "ecg" in inputs:
             inputs = inputs["ecg"]
         if isinstance(inputs, ECGRecord):
-            record, name = inputs, inputs.metadata.get("record_id") or "the recording"
-        elif isinstance(inputs, (str, os.PathLike)):
+            return inputs, inputs.metadata.get("record_id") or "the recording"
+        if isinstance(inputs, (str, os.PathLike)):
             record = read_ecg(inputs, sampling_rate=sampling_rate, lead_names=lead_names, units=units)
-            name = os.fspath(inputs)
-        elif isinstance(inputs, (np.ndarray, torch.Tensor)):
-            record, name = self._record_of_array(inputs, sampling_rate, lead_names, units or "mV"), "the array"
-        else:
-            raise ValueError(f"Expected {_KINDS}; got {type(inputs).__name__}.")
-        return {"records": [record], "names": [str(name)]}
+            return record, os.fspath(inputs)
+        if isinstance(inputs, (np.ndarray, torch.Tensor)):
+            return self._record_of_array(inputs, sampling_rate, lead_names, units or "mV"), "the array"
+        raise ValueError(f"Expected {_KINDS}; got {type(inputs).__name__}.")
 
     def _record_of_array(
         self, array: Any, sampling_rate: float | None, lead_names: Sequence[str] | None, units: str
@@ -87,23 +97,6 @@ class ECGPipeline(Pipeline):
             )
         signal = np.asarray(array, dtype=np.float64) * MILLIVOLTS_PER_UNIT[units]
         return ECGRecord(signal, sampling_rate, tuple(lead_names or self.extractor.lead_names))
-
-    def extract(self, inputs: Mapping[str, list], windows: str) -> dict[str, torch.Tensor]:
-        """Preprocess a batch on the pipeline's device.
-
-        Raises:
-            ValueError: if a recording cannot be used; the message names it.
-        """
-        options = {"windows": windows, "device": self.device, "return_tensors": "pt"}
-        try:
-            return dict(self.extractor(inputs["records"], **options))
-        except ValueError:
-            for record, name in zip(inputs["records"], inputs["names"], strict=True):
-                try:
-                    self.extractor(record, **options)
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from error
-            raise
 
     def get_iterator(
         self,
@@ -123,7 +116,7 @@ class ECGPipeline(Pipeline):
             dataset = PipelineIterator(inputs, self.preprocess, preprocess_params)
         loader = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=_joined)
         outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
-        return PipelineIterator(outputs, self.postprocess, postprocess_params)
+        return _Answers(outputs, self.postprocess, postprocess_params, inputs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor.
@@ -133,6 +126,42 @@ class ECGPipeline(Pipeline):
         """
         self.model.save_pretrained(save_directory, **kwargs)
         (self.processor or self.feature_extractor).save_pretrained(save_directory, **kwargs)
+
+
+def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    """Make sure that an argument is one of some words, or not given.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if value is not None and value not in known:
+        raise ValueError(f"`{name}` is {' or '.join(map(repr, known))}; got {value!r}.")
+
+
+def check_top_k(top_k: int | None) -> None:
+    """Make sure that a number of answers is at least 1, or not given.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"`top_k` must be at least 1; got {top_k}.")
+
+
+def only_given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is `None`, so that the defaults of the pipeline and of its functions hold."""
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+class _Answers(PipelineIterator):
+    """Answers one by one; as many as there are recordings, where that is known."""
+
+    def __init__(self, loader: Any, infer: Any, params: dict[str, Any], recordings: Any):
+        super().__init__(loader, infer, params)
+        self.recordings = recordings
+
+    def __len__(self) -> int:
+        return len(self.recordings)
 
 
 def _joined(items: Sequence[Mapping[str, list]]) -> dict[str, list]:
@@ -149,7 +178,11 @@ class _Items(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> Any:
-        return self.items[index]
+        try:
+            return self.items[index]
+        except ValueError as error:
+            # A row that cannot be decoded; what becomes of it is the pipeline's business.
+            return error
 
 
 class _Stream(IterableDataset):

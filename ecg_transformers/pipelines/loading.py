@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoProcessor, PreTrainedModel
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoProcessor, PreTrainedModel
 
 from ..model_folders import load_model, location_options, usable_device
 
@@ -17,15 +17,59 @@ _ADD_TOKENIZER = (
 )
 
 
+class CheckedLoader:
+    """A loader of models that can stand where transformers expects an Auto class.
+
+    So `transformers.pipeline(task, model=folder)` refuses what `ecg_transformers.pipeline` refuses: a folder whose
+    head would be random, code from a repository.
+    """
+
+    auto_class: Any = AutoModel
+
+    @classmethod
+    def check_config(cls, config: Any, folder: str | Path) -> None:
+        """Refuse a model that cannot do the task before its weights are read."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> PreTrainedModel:
+        """Load a model as `ecg_transformers.model_folders.load_model` does.
+
+        Args:
+            folder (`str` or `Path`): a model folder or Hub id.
+            **options: of `from_pretrained`. What transformers' pipelines add for their own use is left out.
+        """
+        for name in ("_from_pipeline", "_commit_hash", "code_revision"):
+            options.pop(name, None)
+        return load_model(folder, cls.auto_class, lambda config: cls.check_config(config, folder), **options)
+
+
+class ClassificationModelLoader(CheckedLoader):
+    """Loads models with a trained classification head."""
+
+    auto_class = AutoModelForSequenceClassification
+
+
+class FeatureModelLoader(CheckedLoader):
+    """Loads backbones."""
+
+
+class ZeroShotModelLoader(CheckedLoader):
+    """Loads models with a text encoder."""
+
+    @classmethod
+    def check_config(cls, config: Any, folder: str | Path) -> None:
+        """Refuse a model without a text encoder."""
+        check_text_encoder(config, folder)
+
+
 def load_zero_shot_model(
-    folder: str | Path, device: str | int | torch.device | None = "cpu", processor: Any = None, **options: Any
+    folder: str | Path, device: str | int | torch.device | None = "cpu", **options: Any
 ) -> tuple[PreTrainedModel, Any]:
     """Load a model with a text encoder, and its processor.
 
     Args:
         folder (`str` or `Path`): a model folder or Hub id.
         device (*optional*, defaults to `"cpu"`): see `usable_device`.
-        processor (*optional*): the processor, if not that of the folder.
         **options: passed to `from_pretrained`: `revision`, `token`, `cache_dir`, `local_files_only`, and for the model
             `dtype` and `attn_implementation`.
 
@@ -38,9 +82,8 @@ def load_zero_shot_model(
             folder has no tokenizer. The message says what to do.
     """
     device = usable_device(device)
-    model = load_model(folder, AutoModel, lambda config: check_text_encoder(config, folder), **options)
-    if processor is None:
-        processor = load_processor(folder, **location_options(options))
+    model = ZeroShotModelLoader.from_pretrained(folder, **options)
+    processor = load_processor(folder, **location_options(options))
     return model.to(device), processor
 
 

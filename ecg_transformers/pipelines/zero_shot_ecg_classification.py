@@ -9,7 +9,7 @@ import torch
 
 from ..evaluation.trainer_metrics import logits_to_probabilities
 from ..evaluation.zero_shot import embed_labels, zero_shot_logits
-from .base import LARGEST_BATCH, ECGPipeline
+from .base import LARGEST_BATCH, ECGPipeline, check_choice, check_top_k, only_given
 from .loading import check_processor, check_text_encoder
 
 
@@ -88,12 +88,9 @@ class ZeroShotECGClassificationPipeline(ECGPipeline):
         label_embeds: torch.Tensor | None = None,
         label_names: list[str] | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        choices = {"windows": (windows, "'all' or 'first'"), "aggregation": (aggregation, "'mean' or 'max'")}
-        for name, (value, known) in choices.items():
-            if value is not None and f"'{value}'" not in known.split(" or "):
-                raise ValueError(f"`{name}` is {known}; got {value!r}.")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"`top_k` must be at least 1; got {top_k}.")
+        check_choice("windows", windows, ("all", "first"))
+        check_choice("aggregation", aggregation, ("mean", "max"))
+        check_top_k(top_k)
         if candidate_labels is not None:
             candidate_labels = _checked_labels(candidate_labels)
         reading = {"sampling_rate": sampling_rate, "lead_names": lead_names, "units": units}
@@ -106,9 +103,7 @@ class ZeroShotECGClassificationPipeline(ECGPipeline):
             "label_embeds": label_embeds,
         }
         telling = {"label_names": label_names, "multi_label": multi_label, "top_k": top_k}
-        return tuple(
-            {name: value for name, value in part.items() if value is not None} for part in (reading, running, telling)
-        )
+        return only_given(reading), only_given(running), only_given(telling)
 
     def _forward(
         self,
@@ -119,9 +114,29 @@ class ZeroShotECGClassificationPipeline(ECGPipeline):
         aggregation: str = "mean",
         **_: Any,
     ) -> dict[str, torch.Tensor]:
-        features = self.extract(inputs, windows)
+        features = self._extract(inputs, windows)
         logits = zero_shot_logits(self.model, features, label_embeds, aggregation, multi_label, LARGEST_BATCH)
         return {"logits": logits}
+
+    def _extract(self, inputs: Mapping[str, list], windows: str) -> dict[str, torch.Tensor]:
+        """Preprocess a batch on the pipeline's device.
+
+        Raises:
+            ValueError: if a recording cannot be used; the message names it.
+        """
+        for error in inputs["records"]:
+            if isinstance(error, Exception):
+                raise error
+        options = {"windows": windows, "device": self.device, "return_tensors": "pt"}
+        try:
+            return dict(self.extractor(inputs["records"], **options))
+        except ValueError:
+            for record, name in zip(inputs["records"], inputs["names"], strict=True):
+                try:
+                    self.extractor(record, **options)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
+            raise
 
     def postprocess(
         self,

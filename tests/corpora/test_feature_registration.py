@@ -60,8 +60,10 @@ def test_datasets_is_not_imported_and_the_hook_leaves_no_trace():
         "print(type(datasets.__loader__).__name__, type(datasets.__spec__.loader).__name__)",
         "print('ECG' in datasets.features.features._FEATURE_TYPES)",
         "importlib.reload(datasets)",
+        "import transformers.pipelines",
+        count,
     )
-    assert lines == ["False", "1", "True False", "0", "SourceFileLoader SourceFileLoader", "True"]
+    assert lines == ["False", "1", "True False", "1", "SourceFileLoader SourceFileLoader", "True", "0"]
 
 
 def test_a_failing_import_of_datasets_stays_its_own(tmp_path):

@@ -281,7 +281,7 @@ def test_folders_that_do_not_do(dbeta_folder, tmp_path, golden):
         et.pipeline(TASK, "/nowhere/at/all")
     with pytest.raises(ValueError, match="cannot be used here"):
         et.pipeline(TASK, dbeta_folder, device="cuda:99")
-    with pytest.raises(ValueError, match=f"Unknown task 'text-classification'; .* are {TASK}"):
+    with pytest.raises(ValueError, match=f"Unknown task 'text-classification'; .* are .*{TASK}"):
         et.pipeline("text-classification", dbeta_folder)
     with pytest.raises(ValueError, match="needs its processor"):
         et.pipeline(TASK, AutoModel.from_pretrained(dbeta_folder))
@@ -295,7 +295,7 @@ def test_saved_pipelines_open_without_remote_code(zero_shot, records, tmp_path):
 
 
 def test_transformers_knows_the_task(dbeta_folder, records, zero_shot):
-    assert list_tasks() == [TASK]
+    assert TASK in list_tasks()
     built = transformers.pipeline(TASK, model=str(dbeta_folder), device="cpu")
     assert_same(built(records, LABELS, batch_size=2), zero_shot(records, LABELS))
     model, processor = AutoModel.from_pretrained(dbeta_folder).train(), AutoProcessor.from_pretrained(dbeta_folder)
