@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +17,27 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from .corpora.file_workers import in_order, worker_pool
 from .decisions import resolve_thresholds, summarize_groups
 from .evaluation import aggregate_windows
-from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
+from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor, ECGSignalWarning
+from .input_listing import Entry
 from .model_folders import load_feature_extractor, load_model, usable_device
-from .readers import ECGReadError, list_readers, read_ecg
-from .readers.folder import search_folder
-from .readers.row_reference import parse_reference
+from .readers import ECGReadError, read_ecg
+from .readers.folder import is_recording
 from .record import ECGRecord
 
 # Samples of all leads that are preprocessed at once: half an hour of twelve leads at 500 Hz, or 180 records of 10 s.
 _LARGEST_BATCH = 12 * 500 * 1800
+
+# Batches that wait for each worker process: what is done ahead stays in memory.
+_AHEAD = 2
+
+# Different warnings of worker processes that are passed on.
+_MOST_WARNINGS = 20
+
+# What a configuration tells beside the model.
+_NOT_THE_MODEL = ("_name_or_path", "transformers_version")
 
 
 @dataclass
@@ -35,7 +50,7 @@ class InferenceResult:
         values (`np.ndarray`, *optional*): probabilities or regression values of shape `(labels,)`, or an embedding.
         num_windows (`int`): windows that were combined.
         leads_without_signal (`list[str]`): leads of the model that are missing, flat or void in the recording.
-        error (`str`, *optional*): why there are no values.
+        error (`str`, *optional*): why there are no values; without one, the file is no recording (`left_out`).
     """
 
     path: str
@@ -44,6 +59,11 @@ class InferenceResult:
     num_windows: int = 0
     leads_without_signal: list[str] = field(default_factory=list)
     error: str | None = None
+
+    @property
+    def left_out(self) -> bool:
+        """Whether a file of a folder turned out to be no recording."""
+        return self.values is None and self.error is None
 
 
 @dataclass
@@ -62,7 +82,7 @@ class ECGInference:
             [`~decisions.resolve_thresholds`]: `None` (those stored with the model, else 0.5), `"stored"`, a criterion
             such as `"youden"`, a number, or values by label. The attribute then is an array of shape `(labels,)`, NaN
             where a label has no threshold.
-        batch_size (`int`, *optional*, defaults to 32): windows in one forward pass, and files read ahead of it.
+        batch_size (`int`, *optional*, defaults to 32): windows in one forward pass, and files in one batch.
         read_options (`dict`, *optional*): passed to `read_ecg` (sampling rate, lead names, units of bare arrays).
     """
 
@@ -206,90 +226,152 @@ class ECGInference:
             return logits.softmax(-1)
         return logits.sigmoid()
 
-    def over_files(self, paths: Iterable[str | Path]) -> Iterator[InferenceResult]:
-        """Yield one result per file, in order; a file that cannot be read or used becomes a result with its error."""
-        batch: list[tuple[str, ECGRecord | str]] = []
-        num_samples = 0
-        for path in paths:
-            try:
-                record = read_ecg(path, **self.read_options)
-                batch.append((str(path), record))
-                num_samples += record.signal.size
-            except ECGReadError as error:
-                batch.append((str(path), str(error)))
-            if len(batch) == self.batch_size or num_samples > _LARGEST_BATCH:
-                yield from self.run_batch(batch)
-                batch, num_samples = [], 0
-        yield from self.run_batch(batch)
+    def over_files(self, paths: Iterable[str | Path | Entry], workers: int = 0) -> Iterator[InferenceResult]:
+        """Yield one result per file, in order; a file that cannot be read or used becomes a result with its error.
 
-    def run_batch(self, batch: Sequence[tuple[str, ECGRecord | str]]) -> Iterator[InferenceResult]:
+        Args:
+            paths (iterable of `str`, `Path` or `Entry`): the files; a generator is read as files are needed.
+            workers (`int`, *optional*, defaults to 0): processes that work ahead, see `over_batches`.
+
+        Raises:
+            OSError: if a process ended abruptly.
+        """
+        entries = (one if isinstance(one, Entry) else Entry(str(one), str(one)) for one in paths)
+        for results in self.over_batches(entries, workers):
+            yield from results
+
+    def over_batches(self, entries: Iterable[Entry], workers: int = 0) -> Iterator[list[InferenceResult]]:
+        """Yield the results of `batch_size` files at a time, in order.
+
+        With a model on the CPU each process runs whole batches, with one thread: nothing but results travels, and the
+        weights are shared with this process. With a model on another device they read, ahead of the model.
+
+        Args:
+            entries (iterable of `Entry`): the files.
+            workers (`int`, *optional*, defaults to 0): processes; 0 does everything in this one.
+
+        Raises:
+            OSError: if a process ended abruptly.
+        """
+        iterator = iter(entries)
+        batches = iter(lambda: list(islice(iterator, self.batch_size)), [])
+        if not workers:
+            yield from map(self._over_batch, batches)
+        elif self.model.device.type == "cpu":
+            with worker_pool(workers, _keep, (self,)) as pool:
+                for results, told in in_order(pool, _infer, batches, _AHEAD * workers):
+                    _tell(told)
+                    yield results
+        else:
+            with worker_pool(workers) as pool:
+                read = partial(_read, options=self.read_options)
+                for pieces in in_order(pool, read, batches, _AHEAD * workers):
+                    results: list[InferenceResult] = []
+                    items, rest = pieces
+                    while True:
+                        results += self.run_batch(items)
+                        if not rest:
+                            break
+                        items, rest = pool.submit(read, rest).result()
+                    yield results
+
+    def _over_batch(self, entries: Sequence[Entry]) -> list[InferenceResult]:
+        results: list[InferenceResult] = []
+        while entries:
+            items, entries = _read(entries, self.read_options)
+            results += self.run_batch(items)
+        return results
+
+    def run_batch(self, batch: Sequence[tuple[str, ECGRecord | str | None]]) -> Iterator[InferenceResult]:
         """Yield one result for each of some recordings that are run together, in order.
 
         Args:
-            batch (sequence of `tuple`): a path or name with the recording, or with the reason why there is none. One
-                that cannot be used becomes a result with its error.
+            batch (sequence of `tuple`): a path or name with the recording, with the reason why there is none, or with
+                `None` for what is no recording. One that cannot be used becomes a result with its error.
         """
         records = [record for _, record in batch if isinstance(record, ECGRecord)]
-        done: dict[int, InferenceResult] = {}
         try:
             rows = iter(zip(*self(records), strict=True)) if records else iter(())
         except ValueError:
             # One recording that cannot be used fails the batch: find it by running them one at a time.
             rows = None
-        for position, (path, record) in enumerate(batch):
-            if isinstance(record, str):
-                done[position] = InferenceResult(path, error=record)
+        for path, record in batch:
+            if not isinstance(record, ECGRecord):
+                yield InferenceResult(path, error=record)
                 continue
             name = record.metadata.get("record_id")
             try:
                 row, count, leads = next(rows) if rows is not None else tuple(part[0] for part in self([record]))
-                without = [lead for lead, usable in zip(self.extractor.lead_names, leads, strict=True) if not usable]
-                done[position] = InferenceResult(path, name, row, int(count), without)
-                if not leads.any():
-                    done[position] = InferenceResult(
-                        path, name, error=f"{path}: no lead carries a signal, all are flat, missing or hold NaN."
-                    )
             except ValueError as error:
-                done[position] = InferenceResult(path, name, error=str(error))
-        yield from (done[position] for position in range(len(batch)))
+                yield InferenceResult(path, name, error=str(error))
+                continue
+            if leads.any():
+                without = [lead for lead, usable in zip(self.extractor.lead_names, leads, strict=True) if not usable]
+                yield InferenceResult(path, name, row, int(count), without)
+            else:
+                error = f"{path}: no lead carries a signal, all are flat, missing or hold NaN."
+                yield InferenceResult(path, name, error=error)
+
+    def fingerprint(self) -> str:
+        """Return the same for models with the same weights, configuration and recipe, wherever they were loaded."""
+        digest = hashlib.blake2b(digest_size=16)
+        config = {name: value for name, value in self.model.config.to_dict().items() if name not in _NOT_THE_MODEL}
+        for part in (config, self.extractor.to_dict()):
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
 
-def _names_a_part(entry: Path) -> bool:
-    reference = parse_reference(entry)
-    return reference is not None and Path(reference.file).is_file()
+def _read(
+    entries: Sequence[Entry], options: dict[str, Any]
+) -> tuple[list[tuple[str, ECGRecord | str | None]], Sequence[Entry]]:
+    """Read files until there are enough samples to be preprocessed at once.
 
-
-def list_ecg_files(
-    inputs: Sequence[str | Path], on_left_out: Callable[[Path, list[Path]], None] | None = None
-) -> list[Path]:
-    """Expand files and folders to the ECG files among them; a folder without any is an error.
-
-    Args:
-        inputs (sequence of `str` or `Path`): files, parts of files (`FILE#DATASET:ROW`, `FILE#samples:START-STOP`) and
-            folders.
-        on_left_out (callable, *optional*): called with each folder that holds files that are no ECGs, and these files.
-
-    Raises:
-        FileNotFoundError: if a path does not exist or a folder holds no ECG file.
+    Returns:
+        `tuple`: names with their record, with the reason why there is none, or with `None` for what is no recording;
+        and the entries that are left.
     """
-    files: list[Path] = []
-    for entry in map(Path, inputs):
-        if entry.is_dir():
-            found, others = search_folder(entry)
-            if not found:
-                tables = [path.name for path in others if path.suffix.lower() == ".parquet"]
-                if tables:
-                    raise FileNotFoundError(
-                        f"{entry} holds no ECG file but Parquet files, which load_corpus opens in Python. Name one, "
-                        f"such as {entry / tables[0]}, or one of its rows: {entry / tables[0]}#ecg:0."
-                    )
-                endings = sorted({ending for endings in list_readers().values() for ending in endings})
-                raise FileNotFoundError(f"{entry} holds no file that looks like an ECG ({', '.join(endings)}).")
-            if others and on_left_out is not None:
-                on_left_out(entry, others)
-            files += found
-        elif entry.exists() or entry.with_suffix(".hea").exists() or _names_a_part(entry):
-            files.append(entry)
-        else:
-            raise FileNotFoundError(f"{entry} does not exist; expected an ECG file or a folder of them.")
-    return files
+    items: list[tuple[str, ECGRecord | str | None]] = []
+    num_samples = 0
+    for entry in entries:
+        try:
+            record = read_ecg(entry.path, **options) if entry.sure or is_recording(entry.path) else None
+        except (ECGReadError, ImportError) as error:
+            record = str(error)
+        if isinstance(record, ECGRecord):
+            num_samples += record.signal.size
+        items.append((entry.name, record))
+        if num_samples > _LARGEST_BATCH:
+            break
+    return items, entries[len(items) :]
+
+
+# Of a worker process: what it runs, and the warnings that it has passed on
+_kept: ECGInference | None = None
+_told: set[tuple[type, str]] = set()
+
+
+def _keep(inference: ECGInference) -> None:
+    global _kept
+    # One process per core: threads of several would wait for each other. A forked one must not start any, too.
+    torch.set_num_threads(1)
+    _kept = inference
+
+
+def _infer(entries: Sequence[Entry]) -> tuple[list[InferenceResult], list[tuple[type, str]]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ECGSignalWarning)
+        results = _kept._over_batch(entries)
+    new = {(one.category, str(one.message)) for one in caught} - _told
+    _told.update(new)
+    return results, sorted(new, key=str)
+
+
+def _tell(told: Sequence[tuple[type, str]]) -> None:
+    """Warn in this process of what a worker has met, each once."""
+    for category, message in told:
+        if len(_told) < _MOST_WARNINGS and (category, message) not in _told:
+            _told.add((category, message))
+            warnings.warn(message, category, stacklevel=3)

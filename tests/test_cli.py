@@ -22,7 +22,8 @@ from ecg_transformers import (
 )
 from ecg_transformers.cli import build_parser, main
 from ecg_transformers.commands.messages import in_options
-from ecg_transformers.inference import ECGInference, list_ecg_files
+from ecg_transformers.inference import ECGInference
+from ecg_transformers.input_listing import list_ecg_files
 from ecg_transformers.readers.numpy_files import save_npz
 from ecg_transformers.registration import MODELS
 from ecg_transformers.training.codebooks import Codebook, CodebookSet

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from .messages import in_options, tell_left_out
+from .messages import Sample, in_options, tell_left_out
 from .options import add_file_options, read_options
 
 
@@ -29,8 +30,8 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers info`."""
-    from ..inference import list_ecg_files
     from ..information import describe_codebooks, describe_model, describe_parquet, describe_record, format_description
+    from ..input_listing import list_ecg_files
     from ..readers import ECGReadError, read_ecg
 
     failed = 0
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             descriptions = [describe_parquet(entry)]
         else:
             descriptions = []
-            for path in list_ecg_files([entry], tell_left_out):
+            for path in list_ecg_files([entry], _tell_left_out):
                 try:
                     descriptions.append(describe_record(read_ecg(path, **read_options(arguments)), path))
                 except ECGReadError as error:
@@ -52,3 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         for description in descriptions:
             print(json.dumps(description) if arguments.json else format_description(description))
     return 1 if failed else 0
+
+
+def _tell_left_out(folder: Path, others: list[Path]) -> None:
+    tell_left_out(folder, Sample(os.path.relpath(path, folder) for path in others))

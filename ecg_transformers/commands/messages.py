@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+
+# Names of a sample that are shown
+_SHOWN = 5
 
 # Advice for callers of the functions that the command has no option for, and what helps at a prompt instead
 _ADVICE = {
@@ -57,28 +59,40 @@ def in_options(message: str, names: Collection[str], within: str | None = None) 
     return re.sub(r"(?<=`)(\w+)(?=`)", lambda match: f"--{name}" if (name := known(match[1])) else match[0], message)
 
 
-def tell_left_out(folder: Path, others: Sequence[Path]) -> None:
+class Sample:
+    """A number of names, of which the first few are kept."""
+
+    def __init__(self, names: Iterable[str] = ()):
+        self.count = 0
+        self.first: list[str] = []
+        for name in names:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """Count a name."""
+        self.count += 1
+        if self.count <= _SHOWN:
+            self.first.append(name)
+
+    def __str__(self) -> str:
+        rest = f" and {self.count - _SHOWN} more" if self.count > _SHOWN else ""
+        return ", ".join(self.first) + rest
+
+
+def tell_left_out(folder: str | Path, others: Sample) -> None:
     """Tell which files of a folder are no ECGs."""
-    names = _some([str(path.relative_to(folder)) for path in others])
-    print(f"left out of {folder}, no ECG: {_counted(len(others), 'file')} ({names})", file=sys.stderr)
+    print(f"left out of {folder}, no ECG: {_counted(others.count, 'file')} ({others})", file=sys.stderr)
 
 
-def tell_leads_without_signal(results: Sequence[Any]) -> None:
+def tell_leads_without_signal(lacking: Sample, count: int) -> None:
     """Tell which of several records lack leads: the extractor's warnings for many records name none."""
-    lacking = [result for result in results if result.leads_without_signal]
-    if len(results) < 2 or not lacking:
+    if count < 2 or not lacking.count:
         return
-    names = _some([f"{Path(result.path).name} ({len(result.leads_without_signal)})" for result in lacking])
     print(
-        f"leads without signal (missing, flat or void) in {len(lacking)} of {len(results)} records (number of "
-        f"leads): {names}",
+        f"leads without signal (missing, flat or void) in {lacking.count} of {count} records (number of leads): "
+        f"{lacking}",
         file=sys.stderr,
     )
-
-
-def _some(names: Sequence[str], count: int = 5) -> str:
-    rest = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + rest
 
 
 def _counted(count: int, noun: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .inference_options import add_inference_options, load_inference, run_over_files
+from .inference_options import AT_SCALE, add_inference_options, load_inference, run_inference
 from .options import CommandError, check_ending
+
+if TYPE_CHECKING:
+    from ..inference import InferenceResult
+    from ..result_tables import PredictionColumns
 
 
 def add_command(commands: Any) -> None:
@@ -18,9 +19,21 @@ def add_command(commands: Any) -> None:
     predict = commands.add_parser(
         "predict",
         help="diagnose ECG files with a fine-tuned model",
-        description="Run a fine-tuned model over ECG files. Probabilities above the thresholds stored with the model "
-        "(else 0.5) become labels; labels whose threshold is unknown are listed as undecided. Unreadable files are "
-        "reported, the others go on; the exit code is then 1. Of a regression model the values are given.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="""Run a fine-tuned model over ECG files. Probabilities above the thresholds stored with the
+model (else 0.5) become labels; labels whose threshold is unknown are listed as undecided.
+Of a regression model the values are given.
+
+The columns of a table (.csv, .parquet; .jsonl and .json say the same in objects):
+  path, record_id        the file as it was given, and the record's own name
+  num_windows            windows that were combined
+  leads_without_signal   leads that are missing, flat or void (a list; in CSV with ; between)
+  labels, undecided      labels found, labels without a threshold (not of regression models)
+  group: NAME            with --groups: the largest probability of the group
+  NAME                   the probability of each label, or the value; a label that is called
+                         as a column above has the column "label: NAME"
+"""
+        + AT_SCALE,
     )
     add_inference_options(predict)
     predict.add_argument(
@@ -39,50 +52,25 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers predict`."""
-    from ..decisions import summarize_groups
-
     if arguments.output:
-        check_ending(arguments.output, (".csv", ".json", ".jsonl"))
+        check_ending(arguments.output, (".csv", ".json", ".jsonl", ".parquet"))
+    from ..result_tables import PredictionColumns
+
     inference = load_inference(arguments, embeddings=False)
-    names = inference.label_names
-    groups = inference.label_groups if arguments.groups else {}
-    if groups and inference.model.config.problem_type == "regression":
+    columns = PredictionColumns(inference, arguments.groups)
+    if columns.groups and not columns.decides:
         raise CommandError("--groups is of probabilities, and the model gives values (regression). Leave it out.")
-    results, num_failed = run_over_files(arguments, inference)
-    decides = inference.model.config.problem_type != "regression"
-    key = "probabilities" if decides else "values"
-    rows = []
-    for result in results:
-        row = {
-            "path": result.path,
-            "record_id": result.record_id,
-            "num_windows": result.num_windows,
-            "leads_without_signal": result.leads_without_signal,
-        }
-        if decides:
-            row |= {"labels": inference.decide(result.values), "undecided": inference.undecided_labels}
-        row[key] = {name: round(float(value), 6) for name, value in zip(names, result.values, strict=True)}
-        if groups:
-            row["groups"] = summarize_groups(groups, row[key], row["labels"])
-        rows.append(row)
+    code = run_inference(arguments, inference, lambda _: columns, _print_prediction, "prediction")
     if inference.undecided_labels:
         undecided = ", ".join(inference.undecided_labels)
         print(f"without a threshold, so neither found nor excluded: {undecided}", file=sys.stderr)
-    if arguments.output:
-        _write_predictions(Path(arguments.output), rows, key, names, list(groups))
-        print(f"{len(rows)} prediction{'' if len(rows) == 1 else 's'} written to {arguments.output}", file=sys.stderr)
-    if arguments.json:
-        for row in rows:
-            print(json.dumps(row))
-    elif not arguments.output:
-        thresholds = dict(zip(names, inference.thresholds, strict=True)) if inference.has_thresholds else {}
-        for row in rows:
-            _print_prediction(row, row[key], thresholds)
-    return 1 if num_failed else 0
+    return code
 
 
-def _print_prediction(row: dict, values: dict[str, float], thresholds: dict[str, float]) -> None:
-    decides = "labels" in row
+def _print_prediction(columns: PredictionColumns, result: InferenceResult) -> None:
+    inference, row = columns.inference, columns.row(result)
+    thresholds = dict(zip(columns.names, inference.thresholds, strict=True)) if inference.has_thresholds else {}
+    decides, values = columns.decides, row[columns.key]
     if decides:
         found = ", ".join(row["labels"]) or ("no label above its threshold" if thresholds else "")
     else:
@@ -102,23 +90,3 @@ def _print_prediction(row: dict, values: dict[str, float], thresholds: dict[str,
         elif thresholds:
             note = f"  (threshold {thresholds[name]:.3f}){note}"
         print(f"  {name:<{width}}  {value:8.4f}{note}")
-
-
-def _write_predictions(path: Path, rows: list[dict], key: str, names: list[str], groups: list[str]) -> None:
-    from ..files import written_atomically
-
-    # Values are no decisions; their names may be those of the columns of decisions.
-    listed = ("leads_without_signal", *(("labels", "undecided") if key == "probabilities" else ()))
-    with written_atomically(path, newline="") as file:
-        if path.suffix == ".csv":
-            writer = csv.writer(file)
-            columns = [f"group: {group}" for group in groups]
-            writer.writerow(["path", "record_id", "num_windows", *listed, *columns, *names])
-            for row in rows:
-                head = [row["path"], row["record_id"], row["num_windows"], *(";".join(row[name]) for name in listed)]
-                summary = [row["groups"][group]["probability"] for group in groups]
-                writer.writerow([*head, *summary, *row[key].values()])
-        elif path.suffix == ".jsonl":
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        else:
-            json.dump(rows, file, indent=1)

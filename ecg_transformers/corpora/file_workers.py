@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm.auto import tqdm
@@ -60,26 +64,49 @@ def map_in_workers(
                 bar.update()
             return
         pieces = (items[start : start + _PIECE] for start in range(0, len(items), _PIECE))
-        context = multiprocessing.get_context("fork" if _can_fork() else "spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts) as pool:
-            waiting = deque()
-            try:
-                for piece in pieces:
-                    waiting.append(pool.submit(_apply, function, piece))
-                    if len(waiting) >= _AHEAD * workers:
-                        for result in waiting.popleft().result():
-                            yield result
-                            bar.update()
-                while waiting:
-                    for result in waiting.popleft().result():
-                        yield result
-                        bar.update()
-            except BrokenProcessPool as error:
-                raise OSError(
-                    "A worker process ended abruptly, for example for want of memory. Use fewer workers, or one."
-                ) from error
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        with worker_pool(workers) as pool:
+            for results in in_order(pool, functools.partial(_apply, function), pieces, _AHEAD * workers):
+                for result in results:
+                    yield result
+                    bar.update()
+
+
+@contextmanager
+def worker_pool(
+    workers: int, initializer: Callable[..., None] | None = None, arguments: tuple = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """Open processes that end with this one, however it ends; what waits at the end of the block is dropped.
+
+    Args:
+        workers (`int`): processes.
+        initializer (callable, *optional*): called in each of them first, with `arguments`.
+
+    Raises:
+        OSError: within the block, if a process ended abruptly.
+    """
+    context = multiprocessing.get_context("fork" if _can_fork() else "spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(initializer, arguments))
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise OSError(
+            "A worker process ended abruptly, for example for want of memory. Use fewer workers, or one."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_order(
+    pool: ProcessPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
+) -> Iterator[_Result]:
+    """Yield the results of a function over items in their order; at most `ahead` are worked on or held."""
+    waiting = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def choose_workers(workers: int | None, count: int) -> int:
@@ -106,9 +133,20 @@ def _can_fork() -> bool:
     return sys.platform == "linux"
 
 
-def _leave_interrupts() -> None:
+def _start(initializer: Callable[..., None] | None, arguments: tuple) -> None:
     # Ctrl-C goes to the whole group of processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What that one does with a polite end is not inherited.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if initializer is not None:
+        initializer(*arguments)
+
+
+def _end_with_parent() -> None:
+    # A process that waits for work does not notice that the one that gives it was killed.
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _apply(function: Callable[[_Item], _Result], piece: Sequence[_Item]) -> list[_Result]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .errors import ECGReadError
@@ -41,56 +43,89 @@ def search_folder(folder: str | os.PathLike, recursive: bool = True) -> tuple[li
     """Return what `find_ecg_files` does, and the other files, sorted: those that belong to no recording either."""
     from tqdm.auto import tqdm
 
-    from .registry import read_head, readers_of, readers_of_any_name
-
-    root = Path(folder)
-    if not root.is_dir():
-        raise ECGReadError(root, "there is no such folder.", "Pass a folder; one file is read with read_ecg(path).")
     found: list[Path] = []
     others: list[Path] = []
     # How many files there are is not known before.
-    progress = tqdm(desc="Searching", unit=" files", delay=2)
-    for current, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
-        stems = {name[: -len(".hea")] for name in names if name.endswith(".hea")}
-        segments: set[str] = set()
-        for name in sorted(names):
-            progress.update()
-            path = Path(current, name)
-            of_its_own = path.suffix.lower() in _NEVER_SIGNAL_FILES | {".hea"}
-            if name.startswith(".") or (not of_its_own and path.stem in stems):
-                continue
-            readers = readers_of(path)
-            try:
-                if not path.is_file():
-                    continue
-                head = read_head(path)
-                known = [reader for reader in (*readers, *readers_of_any_name()) if reader.sniff(path, head)]
-                damaged = not known and readers and path.suffix.lower() not in _ENDINGS_OF_OTHER_FILES
-                if not damaged and not any(reader.is_record(path, head) for reader in known[:1]):
-                    # Beside headers lie signal files, whatever their names
-                    if not (stems and path.suffix.lower() == ".dat"):
-                        others.append(path)
-                    continue
-            except Exception:
-                # An unreadable file is reported when it is read; a folder with one such file is still listed.
-                if path.suffix.lower() != ".hea":
-                    others.append(path)
-                    continue
-            if path.suffix.lower() == ".hea":
-                segments |= _segments_of(path, names)
-            found.append(path)
-        if segments:
-            found = [path for path in found if str(path.parent) != current or path.name not in segments]
-    progress.close()
-    return sorted(found), sorted(others)
+    for entry in tqdm(walk_folder(folder, recursive), desc="Searching", unit=" files", delay=2):
+        (found if is_recording(entry.path) else others).append(Path(entry.path))
+    return found, others
 
 
-def _segments_of(header: Path, names: list[str]) -> set[str]:
+def walk_folder(folder: str | os.PathLike, recursive: bool = True) -> Iterator[os.DirEntry]:
+    """Yield the files of a folder that may be recordings, by their names and what lies beside them.
+
+    They come in the order of their paths. No file is opened but the headers of segmented WFDB records, and only the
+    names of one folder, and of those above it, are in memory. `is_recording` tells which files are recordings.
+
+    Raises:
+        ECGReadError: if there is no such folder.
+    """
+    if not os.path.isdir(folder):
+        raise ECGReadError(folder, "there is no such folder.", "Pass a folder; one file is read with read_ecg(path).")
+    return _walk(os.fspath(folder), recursive)
+
+
+def _walk(folder: str, recursive: bool) -> Iterator[os.DirEntry]:
+    try:
+        with os.scandir(folder) as listed:
+            entries = sorted((entry for entry in listed if not entry.name.startswith(".")), key=lambda one: one.name)
+    except OSError as error:
+        warnings.warn(f"The folder {folder} cannot be listed and is left out: {error.strerror}.", stacklevel=2)
+        return
+    names = {entry.name for entry in entries}
+    headers = [name for name in names if name.endswith(".hea")]
+    stems = {name[: -len(".hea")] for name in headers}
+    segments: set[str] = set()
+    for name in headers:
+        segments |= _segments_of(os.path.join(folder, name), names)
+    for entry in entries:
+        if _is(entry.is_dir):
+            if recursive and not entry.is_symlink():
+                yield from _walk(entry.path, recursive)
+            continue
+        stem, ending = os.path.splitext(entry.name)
+        ending = ending.lower()
+        if ending == ".hea":
+            listed = entry.name not in segments
+        elif ending == ".dat":
+            # Beside headers lie signal files, whatever their names
+            listed = not stems
+        else:
+            listed = ending in _NEVER_SIGNAL_FILES or stem not in stems
+        if listed and _is(entry.is_file):
+            yield entry
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:
+        # A link that leads in a circle
+        return False
+
+
+def is_recording(path: str | os.PathLike) -> bool:
+    """Tell whether a file of a folder is a recording, also one that is damaged, by its name and first bytes."""
+    from .registry import read_head, readers_of, readers_of_any_name
+
+    path = Path(path)
+    readers = readers_of(path)
+    try:
+        head = read_head(path)
+        known = [reader for reader in (*readers, *readers_of_any_name()) if reader.sniff(path, head)]
+        damaged = not known and readers and path.suffix.lower() not in _ENDINGS_OF_OTHER_FILES
+        return bool(damaged or any(reader.is_record(path, head) for reader in known[:1]))
+    except Exception:
+        # An unreadable header is reported when it is read; a folder with one such file is still listed.
+        return path.suffix.lower() == ".hea"
+
+
+def _segments_of(header: str, names: set[str]) -> set[str]:
     # Only a header without a signal file of its own name can be the head of a segmented record.
-    if f"{header.stem}.dat" in names or f"{header.stem}.mat" in names:
+    stem = os.path.basename(header)[: -len(".hea")]
+    if f"{stem}.dat" in names or f"{stem}.mat" in names:
         return set()
     try:
-        return {f"{name}.hea" for name, _ in read_header(header).segments or ()}
+        return {f"{name}.hea" for name, _ in read_header(Path(header)).segments or ()}
     except (ECGReadError, OSError):
         return set()
