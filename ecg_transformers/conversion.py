@@ -18,7 +18,8 @@ from transformers.utils import logging
 
 from .checkpoint_sources import CheckpointConversionError, SourceCheckpoint, read_source
 from .conversion_tokenizers import find_tokenizer, has_tokenizer, takes_text
-from .publishing.model_card import LICENCE_OF_PUBLISHED_WEIGHTS, licence_of_folder, write_card_of_converted
+from .publishing.converted_card import write_card_of_converted
+from .publishing.licences import LICENCE_OF_PUBLISHED_WEIGHTS, licence_of_folder
 from .registration import MODELS, ModelEntry, find_model
 from .restricted_unpickling import UnsafePickleError
 
@@ -81,9 +82,9 @@ def convert_checkpoint(
         source (`str` or `Path`): a folder with weights and their `config.json`, or a torch file that holds both. Of
             a file, the `config.json` beside it is taken if it holds no configuration itself.
         destination (`str` or `Path`): folder to write `config.json`, `model.safetensors` and
-            `preprocessor_config.json` to, and where the licence is known (from the source's card, or that of the
-            authors' weights) and there is no card yet, a short `README.md`. It must be empty or absent, unless
-            `overwrite`.
+            `preprocessor_config.json` to, and where there is no card yet, a short `README.md` that names the source
+            and its licence, if that is known (from the source's card, or that of the authors' weights); a folder of
+            this package without licence gets none. It must be empty or absent, unless `overwrite`.
         model_type (`str`, *optional*): such as `"hubert_ecg"`; recognised from the source if not given.
         overwrite (`bool`): write into a folder that holds files. Files of other names stay.
         label_names (sequence of `str`, or path, *optional*): names of the labels in the order of the head, or a text
@@ -135,9 +136,9 @@ def convert_checkpoint(
         processor = extractor if found is None else entry.get_processor_class()(extractor, found)
         processor.save_pretrained(partial)
         _check_written(partial, model)
-        licence = _licence(checkpoint, entry)
-        if licence is not None and not (destination / "README.md").exists():
-            write_card_of_converted(partial, destination.name, source, entry.model_type, licence)
+        licence, original = _licence(checkpoint, entry), not _is_ours(checkpoint, entry)
+        if (licence is not None or original) and not (destination / "README.md").exists():
+            write_card_of_converted(partial, destination.name, source, entry.model_type, licence, original)
         _move_into_place(partial, destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

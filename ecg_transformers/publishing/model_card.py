@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..files import written_atomically
+from .card_parts import label_table, run_metadata, show_learning_curve, use_without_package
+from .learning_curve import PICTURE, draw_learning_curve
+from .licences import describe_licence
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 PRETRAINING_TEMPLATE = Path(__file__).with_name("pretraining_card_template.md")
-
-# Licences of the weights that the authors published, by model type (the cards under model_cards/ say where each is
-# stated). A model that is trained from them carries them on; one's own weights of the same type do not.
-LICENCE_OF_PUBLISHED_WEIGHTS = {"hubert_ecg": "cc-by-nc-4.0", "dbeta": "cc-by-nc-4.0"}
 
 LIMITS = {
     "synthetic": "The records are synthetic: drawn by a parametric generator, cleaner and more typical than any "
@@ -22,13 +21,17 @@ LIMITS = {
 _LONGEST_CURVE = 12
 
 
-def write_card(folder: str | Path, licence: str | None = None) -> Path:
-    """Render the card of a run and write it as `README.md` into its folder.
+def write_card(
+    folder: str | Path, licence: str | None = None, *, location: str | None = None, with_code: bool = False
+) -> Path:
+    """Render the card of a run and write it as `README.md` into its folder, with the picture of its learning curve.
 
     Args:
         folder (`str` or `Path`): output folder of a training run, with `run.json`.
         licence (`str`, *optional*): Hub identifier of the licence of the weights, such as `"apache-2.0"`. Default:
             that of the weights which the run started from, else `"unknown"`.
+        location (`str`, *optional*): Hub id under which the card is published. Default: the name of the folder.
+        with_code (`bool`, *optional*, defaults to `False`): the folder brings its code; tell how to use it.
 
     Returns:
         `Path`: the card.
@@ -37,43 +40,52 @@ def write_card(folder: str | Path, licence: str | None = None) -> Path:
         ValueError: if the folder holds no readable `run.json`.
     """
     folder = Path(folder)
-    text = render_card(folder, licence)
+    if not draw_learning_curve(_read_run(folder)[0], folder / PICTURE):
+        (folder / PICTURE).unlink(missing_ok=True)
+    text = render_card(folder, licence, location=location, with_code=with_code)
     with written_atomically(folder / "README.md") as file:
         file.write(text)
     return folder / "README.md"
 
 
-def render_card(folder: str | Path, licence: str | None = None) -> str:
+def render_card(
+    folder: str | Path, licence: str | None = None, *, location: str | None = None, with_code: bool = False
+) -> str:
     """Return the text of a run's card; arguments and errors as `write_card`."""
     from jinja2 import Environment, StrictUndefined
 
     folder = Path(folder)
-    try:
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        preprocessor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{folder} is no folder of a finished run: {error}. Cards are rendered from the run.json, config.json and "
-            "preprocessor_config.json that the training scripts write."
-        ) from error
-    name = folder.resolve().name
+    run, config, preprocessor = _read_run(folder)
+    location = location or folder.resolve().name
+    name = location.rpartition("/")[2]
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
-    if run.get("kind") == "pretraining":
+    pretrained = run.get("kind") == "pretraining"
+    auto_class = "AutoModel" if pretrained else "AutoModelForSequenceClassification"
+    values = {
+        "card_data": run_metadata(name, run, licence, with_code),
+        "name": name,
+        "location": location,
+        "leads": f"{len(preprocessor['lead_names'])} leads",
+        "outside_usage": use_without_package(location, run["model"]["model_type"], auto_class, preprocessor)
+        if with_code
+        else None,
+        "curve_picture": show_learning_curve(PICTURE) if (folder / PICTURE).is_file() else None,
+        "licence_note": describe_licence(run, licence),
+        "environment": describe_environment(run),
+    }
+    if pretrained:
         from .pretraining_card import pretraining_values
 
         template = environment.from_string(PRETRAINING_TEMPLATE.read_text(encoding="utf-8"))
-        return template.render(pretraining_values(name, run, preprocessor, licence))
+        return template.render({**values, **pretraining_values(location, run)})
     test = run["metrics"].get("test")
     metric = run["training"]["metric_for_best_model"]
-    values = {
-        "card_data": _metadata(name, run, licence).to_yaml().strip(),
-        "name": name,
+    values |= {
         "model": {**run["model"], "window_seconds": number(run["model"]["window_seconds"])},
         "base_model": run["model"]["base_model"],
-        "leads": f"{len(preprocessor['lead_names'])} leads",
         "output": _output(run),
         "usage_note": _usage_note(run, config),
+        "label_table": label_table(run),
         "test_table": _table(test) if test else None,
         "evaluation_note": _evaluation_note(config, test),
         "fairness": _fairness(test),
@@ -84,10 +96,23 @@ def render_card(folder: str | Path, licence: str | None = None) -> str:
         "curve": _curve(run["learning_curve"], metric),
         "curve_metric": metric.replace("_", " "),
         "limits": LIMITS.get(run["corpus"]["name"], _LIMITS_OF_ANY) + _never_learnt(run),
-        "licence_note": describe_licence(run, licence),
-        "environment": describe_environment(run),
     }
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values)
+
+
+def _read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Read what a card is made of: `run.json`, `config.json`, `preprocessor_config.json`."""
+    try:
+        run, config, preprocessor = (
+            json.loads((folder / name).read_text(encoding="utf-8"))
+            for name in ("run.json", "config.json", "preprocessor_config.json")
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{folder} is no folder of a finished run: {error}. Cards are rendered from the run.json, config.json and "
+            "preprocessor_config.json that the training scripts write."
+        ) from error
+    return run, config, preprocessor
 
 
 _LIMITS_OF_ANY = (
@@ -105,108 +130,6 @@ def _never_learnt(run: dict[str, Any]) -> str:
     if not absent:
         return ""
     return f" Without a positive training record, and so never predicted: {', '.join(absent)}."
-
-
-def licence_of_folder(folder: str | Path | None) -> str | None:
-    """Return the licence that the card of a model folder names, as its metadata in `README.md`.
-
-    Args:
-        folder (`str` or `Path`, *optional*): a model folder, or a checkpoint of a run, whose card lies beside it.
-
-    Returns:
-        `str`: Hub identifier; `None` if this is no folder, or its card is missing, damaged, or names none.
-    """
-    import yaml
-    from huggingface_hub import metadata_load
-
-    if folder is None or not Path(folder).is_dir():
-        return None
-    folder = Path(folder).resolve()
-    for place in (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,):
-        try:
-            licence = (metadata_load(place / "README.md") or {}).get("license")
-        except (OSError, ValueError, yaml.YAMLError):
-            continue
-        if isinstance(licence, str) and licence != "unknown":
-            return licence
-    return None
-
-
-def write_card_of_converted(folder: Path, name: str, source: Path, model_type: str, licence: str) -> None:
-    """Write the short card of a converted checkpoint, so that what is trained from it knows its licence."""
-    from huggingface_hub import ModelCardData
-
-    tags = ["ecg", "electrocardiogram", model_type.replace("_", "-")]
-    metadata = ModelCardData(license=licence, library_name="ecg_transformers", tags=tags).to_yaml().strip()
-    text = (
-        f"---\n{metadata}\n---\n\n# {name}\n\nWeights of a {model_type} model, converted from `{source.name}` by "
-        f"`ecg-transformers convert`.\n\n## Licence\n\nWeights: {licence}, that of their source.\n"
-    )
-    (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-def licence_of(run: dict[str, Any], licence: str | None) -> str:
-    """Return the identifier of the licence of a run's weights: the given one, else that of what it started from.
-
-    Of a base model on the Hub it is that of the published weights of its type, of a folder what its own card says.
-    """
-    model = run["model"]
-    if licence is not None:
-        return licence
-    if model["base_model"] is None:
-        return "unknown"
-    if model["base_model_is_local"]:
-        return model.get("base_model_licence") or "unknown"
-    return LICENCE_OF_PUBLISHED_WEIGHTS.get(model["model_type"], "unknown")
-
-
-def describe_licence(run: dict[str, Any], licence: str | None) -> str:
-    """Return the sentence on the licence."""
-    chosen, model = licence_of(run, licence), run["model"]
-    if licence is not None:
-        return f"Weights: {chosen}."
-    if chosen != "unknown":
-        source = f", as the card of `{model['base_model']}` says" if model["base_model_is_local"] else ""
-        return f"The weights that training started from are under {chosen}{source}, so these are too."
-    note = "Not chosen yet. Whoever trained these weights decides, within the terms of the training data"
-    if model["base_model"] is None:
-        return f"{note}."
-    lacking = "a folder whose card names no licence" if model["base_model_is_local"] else "whose licence is not known"
-    return f"{note} and of the weights that training started from (`{model['base_model']}`, {lacking})."
-
-
-def _metadata(name: str, run: dict[str, Any], licence: str | None):
-    """Return the metadata that the Hub reads, with the test results as a `model-index`."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    results = []
-    test = run["metrics"].get("test") or {}
-    for metric, value in test.items():
-        if (
-            metric.startswith("macro_") or metric in ("accuracy", "mae", "r2", "challenge_score")
-        ) and value is not None:
-            results.append(
-                EvalResult(
-                    task_type="time-series-classification",
-                    task_name="ECG classification",
-                    dataset_type=run["corpus"]["name"],
-                    dataset_name=run["corpus"]["name"]
-                    + (f" ({run['corpus']['task']})" if run["corpus"]["task"] else ""),
-                    dataset_split="test",
-                    metric_type=metric,
-                    metric_name=metric.replace("_", " "),
-                    metric_value=round(value, 4),
-                )
-            )
-    base_model = None if run["model"]["base_model_is_local"] else run["model"]["base_model"]
-    return ModelCardData(
-        model_name=name if results else None,
-        eval_results=results or None,
-        license=licence_of(run, licence),
-        library_name="ecg_transformers",
-        tags=["ecg", "electrocardiogram", run["model"]["model_type"].replace("_", "-")],
-        base_model=base_model,
-    )
 
 
 def _output(run: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..training.linear_probe_report import format_probe
 from .hybrid_ecg_objective import describe_objective, show_picture
-from .model_card import LIMITS, describe_environment, describe_licence, licence_of, number, thin_out
+from .model_card import LIMITS, number, thin_out
 
 _USAGE_WITH_TEXT = """import torch
 import ecg_transformers as et  # registers the model, so import it even if you use transformers alone
@@ -37,30 +37,23 @@ _LIMITS_OF_ANY = (
 _IN_THE_CURVE = ("_loss", "_accuracy", "alignment", "uniformity")
 
 
-def pretraining_values(
-    name: str, run: dict[str, Any], preprocessor: dict[str, Any], licence: str | None
-) -> dict[str, Any]:
-    """Return what the template of pretraining cards asks for.
+def pretraining_values(location: str, run: dict[str, Any]) -> dict[str, Any]:
+    """Return what the template of pretraining cards asks for beside what all cards have.
 
     Args:
-        name (`str`): of the folder.
+        location (`str`): folder or Hub id.
         run (`dict`): `run.json`, of kind `"pretraining"`.
-        preprocessor (`dict`): `preprocessor_config.json`.
-        licence (`str`, *optional*): see `write_card`.
     """
     model, corpus = run["model"], run["corpus"]
     with_text = model.get("text_tokens") is not None
     curve, columns = _curve(run["learning_curve"])
     validation, probe = run["metrics"].get("validation") or {}, run["metrics"].get("probe")
     return {
-        "card_data": _metadata(run, licence).to_yaml().strip(),
-        "name": name,
         "model": model,
         "base_model": model["base_model"],
         "modalities": "ECGs and their reports" if with_text else "ECGs",
-        "leads": f"{len(preprocessor['lead_names'])} leads",
         "window_seconds": number(model["window_seconds"]),
-        "usage": (_USAGE_WITH_TEXT if with_text else _USAGE).format(name=name),
+        "usage": (_USAGE_WITH_TEXT if with_text else _USAGE).format(name=location),
         "usage_note": _usage_note(with_text),
         "objective": describe_objective(model["objective"]) if "objective" in model else None,
         "picture": show_picture(model.get("pictures", [])),
@@ -73,22 +66,7 @@ def pretraining_values(
         "curve": curve,
         "curve_columns": columns,
         "limits": LIMITS.get(corpus["name"], _LIMITS_OF_ANY),
-        "licence_note": describe_licence(run, licence),
-        "environment": describe_environment(run),
     }
-
-
-def _metadata(run: dict[str, Any], licence: str | None):
-    from huggingface_hub import ModelCardData
-
-    model = run["model"]
-    return ModelCardData(
-        license=licence_of(run, licence),
-        library_name="ecg_transformers",
-        tags=["ecg", "electrocardiogram", model["model_type"].replace("_", "-")],
-        base_model=None if model["base_model_is_local"] else model["base_model"],
-        pipeline_tag=None if model.get("text_tokens") is None else "feature-extraction",
-    )
 
 
 def _usage_note(with_text: bool) -> str:

@@ -13,7 +13,7 @@ from transformers import EarlyStoppingCallback, enable_full_determinism, set_see
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
-from ..publishing.model_card import licence_of_folder
+from ..publishing.licences import licence_of_folder
 from .arguments import DataArguments, EvaluationArguments, FinetuningArguments, ModelArguments
 from .building import BuiltModel, build_model, build_untrained, default_learning_rate, input_names
 from .callbacks import (

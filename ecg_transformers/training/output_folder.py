@@ -27,7 +27,7 @@ LAST_PICTURE = "final.png"
 
 _RESULTS = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "training_args.bin")
 _RESULTS += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
-_RESULTS += (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, START_FILE)
+_RESULTS += (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, START_FILE, "learning_curve.png")
 
 
 def prepare_output_dir(arguments: RunArguments) -> str | None:

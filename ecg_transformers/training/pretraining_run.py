@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, enable_full_determinism, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
-from ..publishing.model_card import licence_of_folder
+from ..publishing.licences import licence_of_folder
 from .callbacks import GracefulStopCallback, ReadableProgressCallback
 from .linear_probe import probe_pretrained
 from .linear_probe_report import format_probe

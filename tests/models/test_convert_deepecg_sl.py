@@ -37,10 +37,12 @@ def test_a_state_dictionary(network, tmp_path):
     convert_checkpoint(tmp_path / "efficientnetv2_77.pt", tmp_path / "model", on_note=notes.append)
     model = check(tmp_path / "model", network)
     assert {file.name for file in (tmp_path / "model").iterdir()} == {
+        "README.md",
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
     }
+    assert "license: unknown" in (tmp_path / "model" / "README.md").read_text()
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert list(config["id2label"].values()) == deepecg_labels("deepecg_sl")
     assert config["thresholds"] == deepecg_thresholds("deepecg_sl")

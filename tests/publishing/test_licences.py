@@ -6,7 +6,7 @@ import torch
 from huggingface_hub import metadata_load
 
 from ecg_transformers import ECGFeatureExtractor, HubertECGConfig, HubertECGModel, convert_checkpoint
-from ecg_transformers.publishing.model_card import describe_licence, licence_of, licence_of_folder
+from ecg_transformers.publishing.licences import describe_licence, licence_of, licence_of_folder
 
 
 def run_from(base_model, is_local, licence=None, model_type="hubert_ecg"):
