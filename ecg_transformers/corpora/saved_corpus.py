@@ -74,9 +74,10 @@ def load_saved_folder(
         for file in _parquet_files(folder):
             of_split.setdefault(split_name(re.split(r"[-_.]", file.name)[0]) or "train", []).append(str(file))
         if streaming and set(of_split) == set(SPLITS):
+            options = _options_of_streams()
             stream = IterableDatasetDict(
                 {
-                    name: load_dataset("parquet", data_files=of_split[name], split="train", streaming=True)
+                    name: load_dataset("parquet", data_files=of_split[name], split="train", streaming=True, **options)
                     for name in SPLITS
                 }
             )
@@ -84,6 +85,20 @@ def load_saved_folder(
         corpus = DatasetDict({name: Dataset.from_parquet(names, split=name) for name, names in of_split.items()})
     corpus = _three_splits(_with_ecg_column(corpus, folder), split, seed, folder)
     return stream_corpus(corpus) if streaming else corpus
+
+
+def _options_of_streams() -> dict[str, Any]:
+    """Return what keeps a stream of local Parquet files from holding the whole file in memory.
+
+    Arrow reads ahead by default, which is for files behind a network. `datasets` passes the option on from 4.2 on.
+    """
+    from datasets.packaged_modules.parquet.parquet import ParquetConfig
+
+    if "fragment_scan_options" not in ParquetConfig.__dataclass_fields__:
+        return {}
+    from pyarrow.dataset import ParquetFragmentScanOptions
+
+    return {"fragment_scan_options": ParquetFragmentScanOptions(pre_buffer=False)}
 
 
 def _parquet_files(folder: Path) -> list[Path]:
