@@ -36,6 +36,8 @@ _PUBLIC_NAMES = {
     "problem_type": ".corpora",
     "convert_checkpoint": ".conversion",
     "plot_ecg": ".visualization",
+    "plot_recipe": ".recipe_visualization",
+    "trace_recipe": ".recipe_visualization",
     "ECGInference": ".inference",
     "pipeline": ".pipelines",
     "DeepECGSLConfig": ".models.deepecg_sl.configuration_deepecg_sl",

@@ -313,3 +313,41 @@ def test_the_preprocessing_benchmark_prints_a_ratio(recipe):
     output = run(command, ROOT).stdout
     assert re.search(r"ratio: +\d+\.\d x", output)
     assert float(re.search(r"largest difference: +(\S+)", output)[1]) < 1e-5
+
+
+def test_the_document_of_preprocessing_runs(tmp_path, monkeypatch):
+    """Its code runs, its commands draw the pictures beside it, and what it says of steps is what the code says."""
+    import inspect
+
+    import numpy as np
+    from matplotlib import image
+
+    from ecg_transformers.cli import main
+    from ecg_transformers.feature_extraction.ecg_recipes import RECIPES
+    from ecg_transformers.feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
+    from ecg_transformers.feature_extraction.signal_steps import SIGNAL_STEPS
+    from ecg_transformers.recipe_visualization import describe_step
+
+    path = ROOT / "docs" / "preprocessing.md"
+    text = path.read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in code_blocks(path, "python"):
+        exec(block, names)
+    assert tuple(names["inputs"].input_values.shape) == (1, 12, 2500)
+    commands = shell_commands(path)
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0, command
+        name = shlex.split(command)[-1]
+        drawn, shown = image.imread(name), image.imread(ROOT / "docs" / "pictures" / name)
+        # Other versions of matplotlib set letters otherwise
+        assert drawn.shape == shown.shape and np.abs(drawn - shown).mean() < 0.02, name
+        recipe = RECIPES[shlex.split(command)[4]]["recipe"]
+        listed = "\n".join(f"{number}. `{describe_step(entry)}`" for number, entry in enumerate(recipe, 1))
+        assert f"{listed}\n\n![" in text, name
+    assert len(commands) == len(list((ROOT / "docs" / "pictures").glob("*.png"))) == 4
+    for name, step in SIGNAL_STEPS.items():
+        summary = " ".join(inspect.getdoc(step).split("\n\n")[0].split())
+        assert f"| `{name}` | {summary} |" in text
+    table = [line for line in inspect.getdoc(ECGFeatureExtractor).splitlines() if line.startswith("|")]
+    assert "\n".join(table) in text

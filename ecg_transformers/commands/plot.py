@@ -1,20 +1,24 @@
-"""The command `plot`: the sheet of a recording."""
+"""The command `plot`: the sheet of a recording, or what a model's preprocessing makes of it."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .options import CommandError, add_file_options, read_options
+
+if TYPE_CHECKING:
+    from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 
 
 def add_command(commands: Any) -> None:
     """Add the command to those of `ecg-transformers`."""
     plot = commands.add_parser(
         "plot",
-        help="draw a 12-lead sheet",
-        description="Draw a recording as the standard sheet: 25 mm/s, 10 mm/mV, 3 x 4 leads and a rhythm strip.",
+        help="draw a 12-lead sheet, or the steps of a model's preprocessing",
+        description="Draw a recording as the standard sheet: 25 mm/s, 10 mm/mV, 3 x 4 leads and a rhythm strip. With "
+        "--recipe, draw one lead before and after each step of an input recipe instead.",
     )
     plot.add_argument("input", help="ECG file")
     plot.add_argument(
@@ -31,6 +35,9 @@ def add_command(commands: Any) -> None:
     plot.add_argument("--gain", type=float, default=10, metavar="MM_PER_MV", help="amplitude scale (default: 10)")
     plot.add_argument("--start", type=float, default=0, metavar="SECONDS", help="where the sheet begins (default: 0)")
     plot.add_argument("--title", help="heading (default: what the file tells)")
+    recipe = plot.add_argument_group("steps of a recipe, instead of the sheet")
+    recipe.add_argument("--recipe", help="a recipe's name, such as hubert_ecg, or the folder or Hub id of a model")
+    recipe.add_argument("--lead", default="II", help="which lead of the model is drawn (default: II)")
     add_file_options(plot)
     plot.set_defaults(run=run)
 
@@ -40,8 +47,19 @@ def run(arguments: argparse.Namespace) -> int:
     from ..readers import read_ecg
     from ..visualization import plot_ecg
 
+    if arguments.recipe and arguments.model:
+        raise CommandError(
+            "--recipe draws the steps of a recipe, --model a prediction on the sheet; give one of them."
+        )
     record = read_ecg(arguments.input, **read_options(arguments))
     output = arguments.output or f"{Path(arguments.input).stem}.png"
+    if arguments.recipe:
+        from ..recipe_visualization import plot_recipe
+
+        extractor = _find_recipe(arguments.recipe)
+        plot_recipe(record, extractor, output, lead=arguments.lead, title=arguments.title)
+        print(output)
+        return 0
     predictions = None
     if arguments.model:
         from ..inference import ECGInference
@@ -64,3 +82,17 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(output)
     return 0
+
+
+def _find_recipe(name: str) -> ECGFeatureExtractor:
+    from ..feature_extraction.ecg_recipes import RECIPES
+    from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
+
+    if name in RECIPES:
+        return ECGFeatureExtractor(**RECIPES[name])
+    try:
+        return ECGFeatureExtractor.from_pretrained(name)
+    except OSError as error:
+        raise CommandError(
+            f"--recipe {name} is neither a recipe ({', '.join(sorted(RECIPES))}) nor a model: {error}"
+        ) from error
