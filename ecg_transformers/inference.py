@@ -196,7 +196,7 @@ class ECGInference:
                 outputs.append(self._values({name: value[chosen, ..., :length] for name, value in inputs.items()}))
                 places.append(chosen)
         outputs = torch.cat(outputs)[torch.cat(places).argsort()]
-        values = aggregate_windows(outputs.float().cpu().numpy(), index, method=self.aggregation)
+        values = self._combine(outputs, index)
         first_rows = np.searchsorted(index, np.arange(len(records)))
         return values, np.bincount(index, minlength=len(records)), lead_mask[first_rows]
 
@@ -225,6 +225,9 @@ class ECGInference:
         if self.model.config.problem_type == "single_label_classification":
             return logits.softmax(-1)
         return logits.sigmoid()
+
+    def _combine(self, values: torch.Tensor, record_index: np.ndarray) -> np.ndarray:
+        return aggregate_windows(values.float().cpu().numpy(), record_index, method=self.aggregation)
 
     def over_files(self, paths: Iterable[str | Path | Entry], workers: int = 0) -> Iterator[InferenceResult]:
         """Yield one result per file, in order; a file that cannot be read or used becomes a result with its error.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class ECGPipeline(Pipeline):
     @property
     def extractor(self) -> ECGFeatureExtractor:
         """The preprocessing of the model."""
-        return self.feature_extractor or self.processor.feature_extractor
+        return self.feature_extractor
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Run the pipeline; see the class. A list gives a list; a data set or generator gives an iterator."""
@@ -62,24 +63,30 @@ class ECGPipeline(Pipeline):
         try:
             record, name = self._read(inputs, sampling_rate, lead_names, units)
         except (ValueError, OSError) as error:
-            record, name = error, inputs if isinstance(inputs, (str, os.PathLike)) else "the recording"
-        return {"records": [record], "names": [str(name)]}
+            record, name = error, os.fspath(inputs) if isinstance(inputs, (str, os.PathLike)) else None
+        return {"records": [record], "names": [name]}
+
+    def _preprocess_numbered(self, item: tuple[int, Any], **parameters: Any) -> dict[str, list]:
+        index, inputs = item
+        found = self.preprocess(inputs, **parameters)
+        return {**found, "names": [name or f"recording {index}, counted from 0" for name in found["names"]]}
 
     def _read(
         self, inputs: Any, sampling_rate: float | None, lead_names: Sequence[str] | None, units: str | None
-    ) -> tuple[ECGRecord, str]:
+    ) -> tuple[ECGRecord, str | None]:
         if isinstance(inputs, Exception):
             raise inputs
         # A record counts as a mapping once `datasets` knows the `ECG` feature.
         if isinstance(inputs, Mapping) and not isinstance(inputs, ECGRecord) and "ecg" in inputs:
             inputs = inputs["ecg"]
         if isinstance(inputs, ECGRecord):
-            return inputs, inputs.metadata.get("record_id") or "the recording"
+            name = inputs.metadata.get("record_id")
+            return inputs, None if name is None else str(name)
         if isinstance(inputs, (str, os.PathLike)):
             record = read_ecg(inputs, sampling_rate=sampling_rate, lead_names=lead_names, units=units)
             return record, os.fspath(inputs)
         if isinstance(inputs, (np.ndarray, torch.Tensor)):
-            return self._record_of_array(inputs, sampling_rate, lead_names, units or "mV"), "the array"
+            return self._record_of_array(inputs, sampling_rate, lead_names, units or "mV"), None
         raise ValueError(f"Expected {_KINDS}; got {type(inputs).__name__}.")
 
     def _record_of_array(
@@ -109,11 +116,11 @@ class ECGPipeline(Pipeline):
     ) -> PipelineIterator:
         """Batch recordings as lists; transformers' own would pad tensors of equal rank."""
         if hasattr(inputs, "__len__"):
-            dataset: Any = PipelineDataset(inputs, self.preprocess, preprocess_params)
+            dataset: Any = PipelineDataset(_Numbered(inputs), self._preprocess_numbered, preprocess_params)
         else:
             # Several processes would each read the whole stream.
             num_workers = min(num_workers, 1)
-            dataset = PipelineIterator(inputs, self.preprocess, preprocess_params)
+            dataset = PipelineIterator(_Counted(inputs), self._preprocess_numbered, preprocess_params)
         loader = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=_joined)
         outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
         return _Answers(outputs, self.postprocess, postprocess_params, inputs)
@@ -166,6 +173,25 @@ class _Answers(PipelineIterator):
 
 def _joined(items: Sequence[Mapping[str, list]]) -> dict[str, list]:
     return {name: [entry for item in items for entry in item[name]] for name in items[0]}
+
+
+@dataclass
+class _Numbered:
+    items: Any
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        return index, self.items[index]
+
+
+@dataclass
+class _Counted:
+    items: Any
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        return enumerate(self.items)
 
 
 class _Items(Dataset):

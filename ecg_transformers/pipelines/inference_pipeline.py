@@ -1,4 +1,4 @@
-"""What the pipelines over `ECGInference` share: its windows, its aggregation, and what becomes of a bad recording."""
+"""What the pipelines share: windows, aggregation, and what becomes of a bad recording, all by `ECGInference`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .base import LARGEST_BATCH, ECGPipeline, check_choice, only_given
 
 
 class ECGInferencePipeline(ECGPipeline):
-    """Base of the pipelines that give what the commands `predict` and `embed` give.
+    """Base of the pipelines that run `ECGInference`, as the commands `predict` and `embed` do.
 
     Args:
         model (`PreTrainedModel`): the model.
@@ -42,7 +42,8 @@ class ECGInferencePipeline(ECGPipeline):
             raise ValueError(
                 f"Expected an ECGFeatureExtractor as `feature_extractor`; got {type(extractor).__name__}."
             )
-        super().__init__(model=self.prepared_model(model), feature_extractor=extractor, **kwargs)
+        model = self.prepared_model(model)
+        super().__init__(model=model, feature_extractor=extractor, processor=processor, **kwargs)
 
     def prepared_model(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return the part of a model that the task uses.
@@ -51,6 +52,14 @@ class ECGInferencePipeline(ECGPipeline):
             ValueError: if it has none.
         """
         raise NotImplementedError
+
+    def make_inference(self, **options: Any) -> ECGInference:
+        """Return what runs the recordings of a batch.
+
+        Args:
+            **options: `batch_size`, and `windows` and `aggregation` where they are given.
+        """
+        return ECGInference(self.model, self.extractor, self.embeddings, **options)
 
     @staticmethod
     def _shared_parameters(
@@ -71,31 +80,23 @@ class ECGInferencePipeline(ECGPipeline):
         )
 
     def _forward(
-        self,
-        inputs: Mapping[str, list],
-        windows: str | None = None,
-        aggregation: str | None = None,
-        on_error: str = "raise",
+        self, inputs: Mapping[str, list], on_error: str = "raise", **choices: Any
     ) -> dict[str, list[InferenceResult]]:
         names, records = inputs["names"], inputs["records"]
         if on_error == "raise":
-            for record in records:
+            for name, record in zip(names, records, strict=True):
                 if isinstance(record, Exception):
-                    raise record
-        inference = ECGInference(
-            self.model,
-            self.extractor,
-            self.embeddings,
-            windows,
-            aggregation,
-            batch_size=max(len(records), LARGEST_BATCH),
-        )
+                    if name is None or name in str(record):
+                        raise record
+                    raise ValueError(f"{name}: {record}") from record
+        inference = self.make_inference(batch_size=max(len(records), LARGEST_BATCH), **choices)
         entries = [str(record) if isinstance(record, Exception) else record for record in records]
-        results = list(inference.run_batch(list(zip(names, entries, strict=True))))
-        for name, result in zip(names, results, strict=True):
+        named = [name or "the recording" for name in names]
+        results = list(inference.run_batch(list(zip(named, entries, strict=True))))
+        for result in results:
             if result.error is None:
                 continue
-            message = result.error if name in result.error else f"{name}: {result.error}"
+            message = result.error if result.path in result.error else f"{result.path}: {result.error}"
             if on_error == "raise":
                 raise ValueError(message)
             warnings.warn(f"Not used, the answer is None: {message}", stacklevel=2)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from ..evaluation.trainer_metrics import logits_to_probabilities
-from ..evaluation.zero_shot import embed_labels, zero_shot_logits
-from .base import LARGEST_BATCH, ECGPipeline, check_choice, check_top_k, only_given
+from ..evaluation.zero_shot import combine_windows, embed_labels
+from ..inference import ECGInference
+from .base import LARGEST_BATCH, check_top_k, only_given
+from .inference_pipeline import ECGInferencePipeline
 from .loading import check_processor, check_text_encoder
 
 
-class ZeroShotECGClassificationPipeline(ECGPipeline):
+class ZeroShotECGClassificationPipeline(ECGInferencePipeline):
     """Score recordings against labels given in words.
 
     A score is the sigmoid of the dot product of the recording's and the label's vector: the probability, as D-BETA's
@@ -37,6 +42,8 @@ class ZeroShotECGClassificationPipeline(ECGPipeline):
     - `windows` (`str`, *optional*): of recordings longer than the model's window, `"all"` (default) or `"first"`.
     - `aggregation` (`str`, *optional*): of the windows' probabilities, `"mean"` (default) or `"max"`.
     - `sampling_rate` (Hz), `lead_names`, `units` (*optional*): of arrays, and of files that do not say.
+    - `on_error` (`str`, *optional*, defaults to `"raise"`): the first recording that cannot be read or used is an
+      error that names it; with `"warn"` its answer is `None`, a warning tells why, and the others go on.
     - `batch_size`, `num_workers` (*optional*): recordings in one batch, processes that read files.
 
     The labels are embedded once per call, not per recording.
@@ -56,11 +63,16 @@ class ZeroShotECGClassificationPipeline(ECGPipeline):
     """
 
     _load_processor = True
+    _load_feature_extractor = False
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        check_text_encoder(self.model.config, "The model")
-        check_processor(self.processor, "The processor")
+    def __init__(self, model: PreTrainedModel, processor: Any = None, **kwargs: Any):
+        check_processor(processor, "The processor")
+        super().__init__(model=model, processor=processor, **kwargs)
+
+    def prepared_model(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Return the model if it has a text encoder."""
+        check_text_encoder(model.config, "The model")
+        return model
 
     def __call__(self, inputs: Any, candidate_labels: Any = None, **kwargs: Any) -> Any:
         """Score recordings; see the class for arguments and results."""
@@ -80,63 +92,45 @@ class ZeroShotECGClassificationPipeline(ECGPipeline):
         hypothesis_template: str | None = None,
         multi_label: bool | None = None,
         top_k: int | None = None,
-        windows: str | None = None,
-        aggregation: str | None = None,
-        sampling_rate: float | None = None,
-        lead_names: Sequence[str] | None = None,
-        units: str | None = None,
         label_embeds: torch.Tensor | None = None,
         label_names: list[str] | None = None,
+        **shared: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        check_choice("windows", windows, ("all", "first"))
-        check_choice("aggregation", aggregation, ("mean", "max"))
+        reading, running = self._shared_parameters(**shared)
         check_top_k(top_k)
         if candidate_labels is not None:
             candidate_labels = _checked_labels(candidate_labels)
-        reading = {"sampling_rate": sampling_rate, "lead_names": lead_names, "units": units}
-        running = {
-            "candidate_labels": candidate_labels,
-            "hypothesis_template": hypothesis_template,
-            "multi_label": multi_label,
-            "windows": windows,
-            "aggregation": aggregation,
-            "label_embeds": label_embeds,
-        }
-        telling = {"label_names": label_names, "multi_label": multi_label, "top_k": top_k}
-        return only_given(reading), only_given(running), only_given(telling)
+        running |= only_given(
+            {
+                "candidate_labels": candidate_labels,
+                "hypothesis_template": hypothesis_template,
+                "multi_label": multi_label,
+                "label_embeds": label_embeds,
+            }
+        )
+        telling = only_given({"label_names": label_names, "multi_label": multi_label, "top_k": top_k})
+        return reading, running, telling
 
-    def _forward(
+    def make_inference(
         self,
-        inputs: Mapping[str, list],
         label_embeds: torch.Tensor,
         multi_label: bool = True,
         windows: str = "all",
         aggregation: str = "mean",
+        batch_size: int = LARGEST_BATCH,
         **_: Any,
-    ) -> dict[str, torch.Tensor]:
-        features = self._extract(inputs, windows)
-        logits = zero_shot_logits(self.model, features, label_embeds, aggregation, multi_label, LARGEST_BATCH)
-        return {"logits": logits}
-
-    def _extract(self, inputs: Mapping[str, list], windows: str) -> dict[str, torch.Tensor]:
-        """Preprocess a batch on the pipeline's device.
-
-        Raises:
-            ValueError: if a recording cannot be used; the message names it.
-        """
-        for error in inputs["records"]:
-            if isinstance(error, Exception):
-                raise error
-        options = {"windows": windows, "device": self.device, "return_tensors": "pt"}
-        try:
-            return dict(self.extractor(inputs["records"], **options))
-        except ValueError:
-            for record, name in zip(inputs["records"], inputs["names"], strict=True):
-                try:
-                    self.extractor(record, **options)
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from error
-            raise
+    ) -> ECGInference:
+        """Return what compares the recordings of a batch with the labels."""
+        return _ZeroShotInference(
+            self.model,
+            self.extractor,
+            embeddings=True,
+            windows=windows,
+            aggregation=aggregation,
+            batch_size=batch_size,
+            label_embeds=label_embeds,
+            multi_label=multi_label,
+        )
 
     def postprocess(
         self,
@@ -144,17 +138,39 @@ class ZeroShotECGClassificationPipeline(ECGPipeline):
         label_names: list[str],
         multi_label: bool = True,
         top_k: int | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, Any]] | None:
         """Name the scores of one recording, the highest first."""
-        logits = outputs["logits"].double().numpy()
+        logits = self._only_result(outputs).values
+        if logits is None:
+            return None
         kind = "multi_label_classification" if multi_label else "single_label_classification"
-        scores = logits_to_probabilities(logits, kind)[0]
+        scores = logits_to_probabilities(logits, kind)
         # By logits: the sigmoids of large ones are equal.
-        order = sorted(range(len(label_names)), key=lambda index: -logits[0, index])[:top_k]
+        order = sorted(range(len(label_names)), key=lambda index: -logits[index])[:top_k]
         return [
-            {"label": label_names[index], "score": float(scores[index]), "logit": float(logits[0, index])}
+            {"label": label_names[index], "score": float(scores[index]), "logit": float(logits[index])}
             for index in order
         ]
+
+
+@dataclass
+class _ZeroShotInference(ECGInference):
+    """`ECGInference` whose values are logits: of each label, from the dot product with its vector.
+
+    Args:
+        label_embeds (`torch.Tensor` of shape `(labels, hidden)`): see `evaluation.zero_shot.embed_labels`.
+        multi_label (`bool`): see `evaluation.zero_shot.combine_windows`.
+    """
+
+    label_embeds: torch.Tensor | None = None
+    multi_label: bool = True
+
+    def _values(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        return super()._values(inputs).float() @ self.label_embeds.to(self.model.device).T
+
+    def _combine(self, values: torch.Tensor, record_index: np.ndarray) -> np.ndarray:
+        index = torch.as_tensor(record_index, device=values.device)
+        return combine_windows(values, index, self.aggregation, self.multi_label).double().cpu().numpy()
 
 
 _LABELS = ("candidate_labels", "hypothesis_template")

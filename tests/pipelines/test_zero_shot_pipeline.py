@@ -207,7 +207,7 @@ def test_windows_of_long_recordings(zero_shot, records):
         ([[1.0, 2.0]], {}, "got list"),
         ({"signal": 3}, {}, "got dict"),
         ("/nowhere/at/all.hea", {}, "/nowhere/at/all.hea"),
-        ("microvolts", {}, "record-7: "),
+        ("microvolts", {}, "of record record-7 span"),
         ("corpus", {}, "Choose one split"),
         ("columns", {}, "has a column `ecg`"),
     ],
