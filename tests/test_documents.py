@@ -57,14 +57,18 @@ def test_the_commands_of_the_readme_run(demo_folder):
         assert (demo_folder / made).stat().st_size > 0, made
 
 
-def test_the_python_of_the_readme_runs(demo_folder, dbeta_folder):
+def test_the_python_of_the_readme_and_of_deploying_runs(demo_folder, dbeta_folder):
     blocks = code_blocks(README, "python")
-    assert len(blocks) >= 2
+    assert len(blocks) >= 3
+    (pipelines,) = [block for block in code_blocks(ROOT / "docs" / "deploying.md", "python") if "tqdm" in block]
     script = demo_folder / "readme.py"
     if not (demo_folder / "outputs" / "dbeta").exists():
         (demo_folder / "outputs" / "dbeta").symlink_to(dbeta_folder)
-    script.write_text("\n".join(blocks) + "\nprint(tuple(probabilities.shape), len(scores))\n")
-    assert run(f"{sys.executable} readme.py", demo_folder).stdout.splitlines()[-1] == "(1, 9) 2"
+    told = "tuple(probabilities.shape), len(scores), len(findings[0]), [len(answer) for answer in answers]"
+    script.write_text("\n".join([*blocks, pipelines, f"print({told}, sep='|')\nprint(features.shape, finding)"]))
+    *_, counts, last = run(f"{sys.executable} readme.py", demo_folder).stdout.splitlines()
+    assert counts == "(1, 9)|2|3|[1, 1]"
+    assert re.fullmatch(r"\(\d+,\) \{'label': '.*', 'score': 0\.\d+, 'present': (True|False)\}", last)
 
 
 def test_the_card_of_a_run_works_and_tells_the_runs_figures(demo_folder):
