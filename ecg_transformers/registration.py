@@ -131,8 +131,8 @@ def register_all() -> None:
         for auto_class in entry.model_classes:
             getattr(transformers, auto_class).register(config_class, entry.get_model_class(auto_class))
         transformers.AutoFeatureExtractor.register(config_class, ECGFeatureExtractor)
-        if entry.processor_class is not None:
-            transformers.AutoProcessor.register(config_class, entry.get_processor_class())
+        # Without an entry, AutoProcessor tries image processors first, and asks about code in the folder
+        transformers.AutoProcessor.register(config_class, entry.get_processor_class() or ECGFeatureExtractor)
     register_ecg_feature()
     # Only those who use pipelines pay for importing them.
     call_after_import("transformers.pipelines", _register_pipelines)

@@ -46,10 +46,14 @@ def write_card_of_converted(
 
 def is_converted_original(folder: Path) -> bool:
     """Whether the card of a folder is the short one of a converted original."""
+    import yaml
     from huggingface_hub import metadata_load
 
-    tags = (metadata_load(folder / "README.md") or {}).get("tags") or []
-    return CONVERTED_TAG in tags
+    try:
+        tags = (metadata_load(folder / "README.md") or {}).get("tags")
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(tags, list) and CONVERTED_TAG in tags
 
 
 def render_family_card(
@@ -82,7 +86,7 @@ def render_family_card(
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is not there: the cards of converted originals are made from those in the repository of "
-            "ecg_transformers. Run hub_upload.py there, or give a card with `card=` (`--card`)."
+            "ecg_transformers. Run hub_upload.py there, or give a card with card=."
         )
     short = (folder / "README.md").read_text(encoding="utf-8")
     where = re.search(r"converted from `([^`]*)`", short)

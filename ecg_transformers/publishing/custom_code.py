@@ -16,33 +16,31 @@ from ..registration import ModelEntry
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
 
 
-def code_files(entry: ModelEntry, with_processor: bool) -> list[Path]:
+def code_files(entry: ModelEntry) -> list[Path]:
     """Return the files that a model needs where this package is not installed.
 
     Args:
         entry ([`ModelEntry`]): the model.
-        with_processor (`bool`): the processor too, where the model has one.
 
     Returns:
-        `list[Path]`: configuration, models, feature extractor, and whatever these import from their own folders; their
-        names are unique, since they come to lie in one folder.
+        `list[Path]`: configuration, models, feature extractor, processor where it has one, and whatever these import
+        from their own folders; their names are unique, since they come to lie in one folder.
     """
     from ..feature_extraction import feature_extraction_ecg
 
     modules = [entry.import_part("configuration"), entry.import_part("modeling"), feature_extraction_ecg]
-    if with_processor and entry.processor_class is not None:
+    if entry.processor_class is not None:
         modules.append(entry.import_part("processing"))
     found = [module.__file__ for module in modules]
     found += [file for start in list(found) for file in get_relative_import_files(start)]
     return sorted({Path(file).resolve() for file in found}, key=lambda file: file.name)
 
 
-def auto_maps(entry: ModelEntry, with_processor: bool) -> dict[str, dict[str, str]]:
+def auto_maps(entry: ModelEntry) -> dict[str, dict[str, str]]:
     """Return what tells the Auto classes of transformers which class is in which file.
 
     Args:
         entry ([`ModelEntry`]): the model.
-        with_processor (`bool`): name the processor too, where the model has one.
 
     Returns:
         `dict[str, dict[str, str]]`: name of a JSON file of the model folder -> its `auto_map`, with every Auto class
@@ -50,9 +48,9 @@ def auto_maps(entry: ModelEntry, with_processor: bool) -> dict[str, dict[str, st
     """
     model_type = entry.model_type
     models = {auto_class: f"modeling_{model_type}.{name}" for auto_class, name in entry.model_classes.items()}
-    inputs = {"AutoFeatureExtractor": "feature_extraction_ecg.ECGFeatureExtractor"}
-    if with_processor and entry.processor_class is not None:
-        inputs["AutoProcessor"] = f"processing_{model_type}.{entry.processor_class}"
+    extractor = "feature_extraction_ecg.ECGFeatureExtractor"
+    processor = f"processing_{model_type}.{entry.processor_class}" if entry.processor_class else extractor
+    inputs = {"AutoFeatureExtractor": extractor, "AutoProcessor": processor}
     return {
         _CONFIG: {"AutoConfig": f"configuration_{model_type}.{entry.config_class}", **models},
         _PREPROCESSOR: inputs,
@@ -72,10 +70,10 @@ def include_code(folder: str | Path, entry: ModelEntry) -> list[str]:
         `list[str]`: names of the code files written.
     """
     folder = Path(folder)
-    files = code_files(entry, with_processor=True)
+    files = code_files(entry)
     for file in files:
         shutil.copyfile(file, folder / file.name)
-    for name, classes in auto_maps(entry, with_processor=True).items():
+    for name, classes in auto_maps(entry).items():
         set_auto_map(folder / name, classes)
     return [file.name for file in files]
 

@@ -64,6 +64,7 @@ def _inputs(folder: str, records: str, options: dict[str, Any]) -> dict[str, tor
         signals, rate, leads = list(content["signals"]), float(content["sampling_rate"]), list(content["lead_names"])
     inputs = dict(extractor(signals, sampling_rate=rate, lead_names=leads, return_tensors="pt"))
     processor = transformers.AutoProcessor.from_pretrained(folder, **options)
+    _check_origin(processor, bool(options))
     if getattr(processor, "tokenizer", None) is not None:
         inputs |= dict(processor(text=list(TEXTS), return_tensors="pt"))
     return inputs

@@ -40,8 +40,7 @@ def write_card(
         ValueError: if the folder holds no readable `run.json`.
     """
     folder = Path(folder)
-    if not draw_learning_curve(_read_run(folder)[0], folder / PICTURE):
-        (folder / PICTURE).unlink(missing_ok=True)
+    draw_learning_curve(_read_run(folder)[0], folder / PICTURE)
     text = render_card(folder, licence, location=location, with_code=with_code)
     with written_atomically(folder / "README.md") as file:
         file.write(text)
@@ -77,7 +76,8 @@ def render_card(
         from .pretraining_card import pretraining_values
 
         template = environment.from_string(PRETRAINING_TEMPLATE.read_text(encoding="utf-8"))
-        return template.render({**values, **pretraining_values(location, run)})
+        pictures = [name for name in run["model"].get("pictures", []) if (folder / name).is_file()]
+        return template.render({**values, **pretraining_values(location, run, pictures)})
     test = run["metrics"].get("test")
     metric = run["training"]["metric_for_best_model"]
     values |= {

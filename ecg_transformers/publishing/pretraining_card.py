@@ -37,12 +37,13 @@ _LIMITS_OF_ANY = (
 _IN_THE_CURVE = ("_loss", "_accuracy", "alignment", "uniformity")
 
 
-def pretraining_values(location: str, run: dict[str, Any]) -> dict[str, Any]:
+def pretraining_values(location: str, run: dict[str, Any], pictures: list[str]) -> dict[str, Any]:
     """Return what the template of pretraining cards asks for beside what all cards have.
 
     Args:
         location (`str`): folder or Hub id.
         run (`dict`): `run.json`, of kind `"pretraining"`.
+        pictures (`list[str]`): of reconstructions, that are there.
     """
     model, corpus = run["model"], run["corpus"]
     with_text = model.get("text_tokens") is not None
@@ -56,7 +57,7 @@ def pretraining_values(location: str, run: dict[str, Any]) -> dict[str, Any]:
         "usage": (_USAGE_WITH_TEXT if with_text else _USAGE).format(name=location),
         "usage_note": _usage_note(with_text),
         "objective": describe_objective(model["objective"]) if "objective" in model else None,
-        "picture": show_picture(model.get("pictures", [])),
+        "picture": show_picture(pictures),
         "probe": format_probe(probe, "markdown") if probe else None,
         "validation": [(measure.replace("_", " "), number(value)) for measure, value in validation.items()],
         "corpus_note": _corpus_note(corpus),

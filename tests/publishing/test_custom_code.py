@@ -45,11 +45,14 @@ def folders(tmp_path_factory, dbeta_folder):
     return made
 
 
-def test_every_head_of_every_model_opens_without_the_package_and_gives_the_same(folders):
+def test_every_head_of_every_model_opens_without_the_package_and_gives_the_same(folders, monkeypatch):
     """In the same breath: where the package is imported, its own classes are taken although code lies beside."""
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "n")
     assert {model_type for model_type, _ in folders} == {entry.model_type for entry in MODELS}
     assert len(folders) == len(heads())
     assert check_folders(list(folders.values()), without_package=True) > 10_000
+    assert not asked
 
 
 def test_local_classes_are_saved_again_without_reference_to_code(folders, tmp_path):
@@ -84,11 +87,10 @@ def test_a_lacking_code_file_is_noticed(folders, tmp_path):
 
 @pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry.model_type)
 def test_every_registered_class_is_named_and_defined(entry):
-    files = {file.stem: file.read_text() for file in code_files(entry, with_processor=True)}
-    maps = auto_maps(entry, with_processor=True)
+    files = {file.stem: file.read_text() for file in code_files(entry)}
+    maps = auto_maps(entry)
     assert {"AutoConfig", *entry.model_classes} == set(maps["config.json"])
-    processors = {"AutoProcessor"} if entry.processor_class else set()
-    assert {"AutoFeatureExtractor"} | processors == set(maps["preprocessor_config.json"])
+    assert {"AutoFeatureExtractor", "AutoProcessor"} == set(maps["preprocessor_config.json"])
     for reference in [reference for classes in maps.values() for reference in classes.values()]:
         module, name = reference.split(".")
         assert f"\nclass {name}(" in files[module]
@@ -98,11 +100,9 @@ def test_code_files_of_all_models_fit_into_one_folder_and_name_their_imports_the
     """Of a local folder, transformers 5.8 fetches the files that a file imports, not those that these import."""
     places = {}
     for entry in MODELS:
-        for file in code_files(entry, with_processor=True):
+        for file in code_files(entry):
             assert places.setdefault(file.name, file) == file
-        starts = [
-            reference.split(".")[0] for classes in auto_maps(entry, True).values() for reference in classes.values()
-        ]
+        starts = [reference.split(".")[0] for classes in auto_maps(entry).values() for reference in classes.values()]
         for start in set(starts):
             direct = {f"{name}.py" for name in get_relative_imports(places[f"{start}.py"])}
             assert {Path(name).name for name in get_relative_import_files(places[f"{start}.py"])} == direct

@@ -1,0 +1,13 @@
+"""Publish a model folder on the Hugging Face Hub; see `--help` and `ecg_transformers/publishing`.
+
+python hub_upload.py outputs/my-ptbxl --repo_id me/hubert-ecg-ptbxl --private
+python hub_upload.py outputs/my-ptbxl --repo_id me/hubert-ecg-ptbxl --dry_run
+"""
+
+import sys
+
+from ecg_transformers.publishing.publish import parse_publish_arguments, publish
+from ecg_transformers.training import run_script
+
+if __name__ == "__main__":
+    sys.exit(run_script(publish, parse_publish_arguments, "interrupted; nothing was published"))
