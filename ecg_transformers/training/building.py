@@ -66,6 +66,20 @@ MODEL_HOOKS = {
                 "num_conv_pos_embeddings": 32,
                 "num_conv_pos_embedding_groups": 8,
             },
+            # For the demonstration of pretraining (ours): normalised before attention and initialised for its width,
+            # so that few steps are enough.
+            "demo": {
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "intermediate_size": 64,
+                "classifier_proj_size": 32,
+                "conv_dim": [16, 24, 32, 32, 32],
+                "do_stable_layer_norm": True,
+                "initializer_range": 0.1,
+                "num_conv_pos_embeddings": 32,
+                "num_conv_pos_embedding_groups": 4,
+            },
         },
     ),
     "dbeta": ModelHooks(

@@ -21,8 +21,10 @@ from .codebook_fitting import fit_codebooks
 from .codebook_quality import classes_of_corpus, draw_codebooks, measure_clusters, measure_purity, shard_classes
 from .codebooks import CODEBOOKS_FILE, CodebookSet, import_codebook
 from .hubert_ecg_arguments import ClusterArguments, StreamCorpusArguments
+from .hubert_ecg_caches import corpus_of_cache, digest_weights
 from .hubert_ecg_targets import TEACHER_FOLDER, LeadsAndRows, Teacher
 from .pretraining_run import local_name
+from .row_cache import RowCache
 from .run_control import Clock
 from .run_record import describe_arguments, describe_environment, write_json
 from .shard_descriptors import DESCRIPTORS, NUM_SHARDS, describe_shards, real_shards
@@ -160,7 +162,7 @@ def cluster_descriptors(arguments: ClusterArguments, data_args: StreamCorpusArgu
             flush=True,
         )
         with clock.measure("clustering"):
-            books, sample = _fit(arguments, describer, dataset)
+            books, sample = _fit(arguments, describer, dataset, _cache(arguments, data_args, describer, dataset))
         facts = {
             "corpus": corpus_name(data_args),
             "records": _size(dataset),
@@ -215,22 +217,35 @@ def _size(dataset: Any) -> int | str:
     return len(dataset) if hasattr(dataset, "__len__") else "streamed"
 
 
-def _fit(arguments: ClusterArguments, describer: Describer, dataset: Any) -> tuple[list[Any], np.ndarray]:
+def _fit(
+    arguments: ClusterArguments, describer: Describer, dataset: Any, cache: RowCache | None = None
+) -> tuple[list[Any], np.ndarray]:
     size = _size(dataset)
     total = arguments.epochs * size if isinstance(size, int) else None
     bar = tqdm(total=total, desc="Clustering", unit=" records")
 
-    def batches() -> Iterator[torch.Tensor]:
+    def describe(skip: int = 0) -> Iterator[torch.Tensor]:
+        """Describe the batches after some."""
+        rest = dataset.select_columns(["ecg"])
         loader = DataLoader(
-            dataset.select_columns(["ecg"]),
+            rest.skip(skip * arguments.batch_size) if skip else rest,
             batch_size=arguments.batch_size,
             collate_fn=functools.partial(describer.collate, windows=arguments.windows),
             num_workers=arguments.num_workers,
         )
-        for values, valid, records in loader:
+        for values, valid, _ in loader:
             described, real = describer.finish(values, valid)
             yield described[real]
-            bar.update(records)
+
+    def batches() -> Iterator[torch.Tensor]:
+        if cache is None:
+            found = describe()
+        else:
+            # A copy: what is mapped from a file cannot be written to, of which torch warns
+            found = map(torch.tensor, cache.fill(lambda skip: (rows.cpu().numpy() for rows in describe(skip))))
+        for rows in found:
+            yield rows
+            bar.update(arguments.batch_size if total is None else min(arguments.batch_size, total - bar.n))
 
     with bar:
         return fit_codebooks(
@@ -241,6 +256,26 @@ def _fit(arguments: ClusterArguments, describer: Describer, dataset: Any) -> tup
             epochs=arguments.epochs,
             batch_rows=NUM_SHARDS * arguments.batch_size,
         )
+
+
+def _cache(
+    arguments: ClusterArguments, data_args: StreamCorpusArguments, describer: Describer, dataset: Any
+) -> RowCache | None:
+    """Return where the descriptors are kept, if they are."""
+    if arguments.descriptor_cache is None:
+        return None
+    recipe = {
+        "rows": "descriptors",
+        **describer.description,
+        **({} if describer.teacher is None else {"weights": digest_weights(describer.teacher)}),
+        **corpus_of_cache(data_args, dataset),
+        "windows": arguments.windows,
+        "batch_size": arguments.batch_size,
+        "max_records": arguments.max_records,
+    }
+    cache = RowCache(arguments.descriptor_cache, recipe)
+    print(f"Descriptors are {'read from' if cache.complete else 'kept in'} {cache.folder}.", flush=True)
+    return cache
 
 
 def _check_widths(books: Sequence[Any], describer: Describer) -> None:

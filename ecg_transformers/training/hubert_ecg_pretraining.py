@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,13 @@ from .callbacks import CropEpochCallback, DynamicRegularizerCallback, GracefulSt
 from .codebook_quality import effective_codes
 from .codebooks import CENTERS_FILE, CodebookSet
 from .hubert_ecg_arguments import (
-    COMMANDS,
     HubertECGModelArguments,
     HubertECGPretrainingArguments,
     StreamCorpusArguments,
     TargetArguments,
-    parse_cluster_arguments,
-    parse_hubert_ecg_pretraining_arguments,
 )
-from .hubert_ecg_clustering import cluster_descriptors, training_split
+from .hubert_ecg_caches import keep_targets
+from .hubert_ecg_clustering import training_split
 from .hubert_ecg_targets import HubertECGCollator, NamedSplit, NamedStream, Teacher, check_recipe, open_targets
 from .linear_probe import load_probe_task
 from .output_folder import check_start, prepare_output_dir
@@ -55,7 +51,7 @@ from .pretraining_run import (
     skip_evaluation_without_records,
 )
 from .pretraining_trainer import PretrainingTrainer
-from .run_control import Clock, run_script
+from .run_control import Clock
 from .run_record import to_plain
 from .task import corpus_facts, load_splits, without_labels
 
@@ -224,6 +220,8 @@ def _pretrain(
             "--probe reads labelled records by index and does not go with --streaming; run "
             "training_scripts/linear_probe.py on the finished model."
         )
+    if target_args.target_cache is not None:
+        _check_cacheable(data_args)
     checkpoint = prepare_output_dir(training_args)
     with clock.measure("loading"):
         codebooks, teacher = open_targets(target_args.codebooks)
@@ -241,6 +239,14 @@ def _pretrain(
     seed_run(training_args)
     built = build_hubert_ecg(model_args, codebooks, target_args.keep_heads)
     check_recipe(codebooks, built.extractor)
+    if target_args.target_cache is not None:
+        collator = HubertECGCollator(
+            built.extractor, built.model.config, codebooks if teacher is None else None, "first"
+        )
+        with training_args.main_process_first(desc="computing codes"), clock.measure("targets"):
+            splits = keep_targets(
+                splits, target_args.target_cache, data_args, collator, codebooks, teacher, training_args.device
+            )
     trainer, stopper = make_trainer(built, splits, codebooks, teacher, data_args, training_args, augmentations)
     if trainer.is_world_process_zero():
         report = [_opening_report(facts, built, codebooks, training_args), *augmentation_report(augmentations)]
@@ -353,38 +359,19 @@ def make_trainer(
     return trainer, stopper
 
 
-def run_hubert_ecg_command(arguments: Sequence[str] | None = None) -> int:
-    """Run `cluster` or `train` from the command line; see `run_script`.
+def _check_cacheable(data_args: StreamCorpusArguments) -> None:
+    """Make sure that a record always has the same codes, and its place.
 
-    Args:
-        arguments (sequence of `str`, *optional*): the command line without the program's name; `sys.argv` by default.
-
-    Returns:
-        `int`: the exit code.
+    Raises:
+        ValueError: otherwise.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands: dict[str, tuple[Callable[..., Any], Callable[..., tuple]]] = {
-        "cluster": (cluster_descriptors, parse_cluster_arguments),
-        "train": (pretrain_hubert_ecg, parse_hubert_ecg_pretraining_arguments),
-    }
-    if arguments and arguments[0] in commands:
-        run, parse = commands[arguments[0]]
-        said = "interrupted: nothing was written" if arguments[0] == "cluster" else None
-        return run_script(run, lambda: parse(arguments[1:]), **({"interrupted": said} if said else {}))
-    program = Path(sys.argv[0]).name
-    text = (
-        f"usage: {program} {{{','.join(COMMANDS)}}} ...\n\n"
-        "  cluster  turn descriptors of a corpus into codebooks, the targets of pretraining\n"
-        "  train    pretrain HuBERT-ECG to find the codes of hidden tokens\n\n"
-        "A first iteration clusters descriptors of shards, a later one hidden states of the model before it. Each\n"
-        f"command explains itself: {program} cluster --help"
-    )
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(text)
-        return 0
-    said = f"{arguments[0]!r} is no command" if arguments else "no command was given"
-    print(f"{text}\n\nerror: {said}; the first argument is one of {', '.join(COMMANDS)}.", file=sys.stderr)
-    return 2
+    if data_args.train_windows != "first":
+        raise ValueError(
+            "--target_cache keeps one row of codes for a record, but --train_windows random shows another window each "
+            "epoch. Give --train_windows first (records of 5 s have one window anyway), or leave the cache out."
+        )
+    if data_args.streaming:
+        raise ValueError("--target_cache finds codes by the record's place, and a --streaming corpus has none.")
 
 
 def _validation(corpus: Any) -> Any:
@@ -419,7 +406,7 @@ def _start(
     return to_plain(
         {
             **model_settings(model_args),
-            **dataclasses.asdict(target_args),
+            "keep_heads": target_args.keep_heads,
             "codebooks": hashlib.sha256(centers).hexdigest()[:16],
             "train_windows": data_args.train_windows,
             "schedule": training_args.schedule,

@@ -232,7 +232,8 @@ class HubertECGCollator:
         """Make a batch.
 
         Args:
-            rows (sequence of mappings): `ecg` (an `ECGRecord`) and `window_seed` (`int`).
+            rows (sequence of mappings): `ecg` (an `ECGRecord`), `window_seed` (`int`) and, where they are known
+                already, `codes` `(codebooks, tokens)`.
 
         Returns:
             `dict[str, torch.Tensor]`: `input_values` `(records, samples)`, `attention_mask` where a record is padded,
@@ -254,9 +255,11 @@ class HubertECGCollator:
         # Without padding the mask says nothing, and attention without a mask is faster.
         if not valid.all():
             batch["attention_mask"] = valid.long()
-        if self.codebooks is None and values is not undisturbed:
+        if "codes" in rows[0]:
+            batch["labels"] = torch.from_numpy(np.stack([row["codes"] for row in rows]))
+        elif self.codebooks is None and values is not undisturbed:
             batch["undisturbed_values"] = undisturbed
-        if self.codebooks is not None:
+        elif self.codebooks is not None:
             described = describe_shards(leads, self.codebooks.descriptors["kind"], self.shard_rate)
             known = (tokens & real_shards(real, self.shard_rate))[:, None]
             batch["labels"] = self.codebooks.assign(described).masked_fill(~known, -100)
