@@ -7,6 +7,7 @@ printed too. A GPU is used when there is one.
 
     python benchmarks/inference.py                                   # everything, many minutes on a CPU
     python benchmarks/inference.py --models dbeta --skip compile
+    python benchmarks/inference.py --threads 1 --device cpu --cpu_time --skip compile bf16   # beside other work
 """
 
 import argparse
@@ -138,8 +139,10 @@ def _last_hidden_state(model: nn.Module, values: torch.Tensor) -> torch.Tensor:
     return model(values).last_hidden_state
 
 
-def records_per_second(run: Callable, batch_size: int, seconds: float, device: torch.device) -> float:
-    """Return the throughput of `run` over at least `seconds`, after one warm-up call."""
+def records_per_second(
+    run: Callable, batch_size: int, seconds: float, device: torch.device, clock: Callable[[], float]
+) -> float:
+    """Return the throughput of `run` over at least `seconds` of `clock`, after one warm-up call."""
 
     def wait():
         if device.type == "cuda":
@@ -147,12 +150,12 @@ def records_per_second(run: Callable, batch_size: int, seconds: float, device: t
 
     run()
     wait()
-    start, calls = time.perf_counter(), 0
-    while calls < 2 or time.perf_counter() - start < seconds:
+    start, calls = clock(), 0
+    while calls < 2 or clock() - start < seconds:
         run()
         wait()
         calls += 1
-    return calls * batch_size / (time.perf_counter() - start)
+    return calls * batch_size / (clock() - start)
 
 
 @torch.inference_mode()
@@ -160,9 +163,10 @@ def measure(subject: Subject, arguments: argparse.Namespace, device: torch.devic
     """Measure all variants of one model and print a row each."""
     values = torch.randn(arguments.batch_size, *subject.shape).clamp(-1, 1).to(device)
     expected, reference = None, None
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     if subject.plain is not None:
         plain = subject.plain.eval().to(device)
-        reference = records_per_second(lambda: plain(values), arguments.batch_size, arguments.seconds, device)
+        reference = records_per_second(lambda: plain(values), arguments.batch_size, arguments.seconds, device, clock)
         expected = plain(values)
         print(f"{subject.name:16} {'fp32 plain':13} {reference:10.1f} {1:8.2f} x {0:14.1e}", flush=True)
         subject.plain = plain = None
@@ -185,6 +189,7 @@ def measure(subject: Subject, arguments: argparse.Namespace, device: torch.devic
                 arguments.batch_size,
                 arguments.seconds,
                 device,
+                clock,
             )
         except Exception as error:
             if not compiled:
@@ -211,13 +216,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--skip", nargs="*", default=[], help="leave out variants whose name holds a word (compile)")
+    parser.add_argument(
+        "--cpu_time",
+        action="store_true",
+        help="seconds of CPU time of this process, not of the clock: for a busy machine, with one thread",
+    )
     arguments = parser.parse_args()
+    if arguments.cpu_time and (arguments.threads != 1 or arguments.device != "cpu"):
+        parser.error("--cpu_time is the time of one thread on a CPU; add --threads 1 --device cpu")
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", module="torch")
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {arguments.threads} thread(s)"
-    print(f"batch {arguments.batch_size}, {name}")
+    print(f"batch {arguments.batch_size}, {name}{', CPU time' if arguments.cpu_time else ''}")
     print(f"{'model':16} {'variant':13} {'records/s':>10} {'ratio':>10} {'max difference':>14}")
     for subject in subjects(arguments.models, arguments.sizes):
         measure(subject, arguments, device)

@@ -270,6 +270,24 @@ def test_the_document_names_every_corpus_and_format():
             assert f"`{ending}`" in formats, (name, ending)
 
 
+def test_the_document_tells_from_which_number_on_labels_are_kept():
+    import inspect
+
+    from ecg_transformers.corpora import corpus_function, list_corpora
+
+    text = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")
+    told = re.search(r"the default is 8 in (.*?), 1 in (.*?), 0 \(all are kept\) in (.*?)\. ", text)
+    named = {default: re.findall(r"`(\w+)`", told[place]) for place, default in ((1, 8), (2, 1), (3, 0))}
+    taken = {name: inspect.signature(corpus_function(name)).parameters for name in list_corpora()}
+    defaults = {
+        name: options["min_positives"].default for name, options in taken.items() if "min_positives" in options
+    }
+    parts = {"challenge_ptbxl", "cpsc2018", "cpsc_extra", "georgia", "chapman_shaoxing", "ningbo", "ptb", "incart"}
+    for default, names in named.items():
+        assert {name for name, value in defaults.items() if value == default} - parts == set(names)
+    assert {defaults[name] for name in parts & set(defaults)} <= {8}
+
+
 # What makes the commands of docs/pretraining.md and docs/heart_age.md short; the rest of them is as it stands.
 SHORTER = {
     "pretrain_hybrid_ecg.py": "--corpus_options num_patients=50 records_per_patient=1 --max_steps 2 "
@@ -355,3 +373,102 @@ def test_the_document_of_preprocessing_runs(tmp_path, monkeypatch):
         assert f"| `{name}` | {summary} |" in text
     table = [line for line in inspect.getdoc(ECGFeatureExtractor).splitlines() if line.startswith("|")]
     assert "\n".join(table) in text
+
+
+def test_the_model_of_one_s_own_runs(tmp_path):
+    (block,) = code_blocks(ROOT / "docs" / "adding.md", "python")
+    (tmp_path / "toy.py").write_text(block + "\nprint(probabilities.shape, features.shape, type(config).model_type)\n")
+    assert run(f"{sys.executable} toy.py", tmp_path).stdout.splitlines()[-1] == "(1, 2) (1, 16) toy_ecg"
+
+
+def test_the_document_on_choosing_knows_every_model():
+    import ecg_transformers
+    from ecg_transformers.registration import MODELS
+
+    path = ROOT / "docs" / "choosing.md"
+    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", path.read_text(encoding="utf-8"), flags=re.M | re.S))
+    assert set(sections) == {"In short", "What they are", "What each can do", "Published results", "Speed"}
+    rows = {
+        title: {
+            row[0].split("`")[1]: row
+            for line in text.splitlines()
+            if (row := line.strip("| ").split(" | "))[0][:1] == "`"
+        }
+        for title, text in sections.items()
+    }
+    for entry in MODELS:
+        abilities = rows["What each can do"][entry.model_type]
+        assert (abilities[3] != "no") == ("AutoModelForPreTraining" in entry.model_classes)
+        if abilities[3] != "no":
+            assert (ROOT / "training_scripts" / abilities[3].strip("`")).is_file()
+        assert (abilities[4] == "yes") == hasattr(entry.get_model_class(), "get_text_features")
+        facts = rows["What they are"][entry.model_type]
+        extractor = ecg_transformers.ECGFeatureExtractor.for_model_type(entry.model_type)
+        assert facts[3] == f"{extractor.window_seconds:g} s" and f"{extractor.sampling_rate} Hz" in facts[4].replace(
+            "as DeepECG-SSL", "250 Hz"
+        )
+        sizes = [size for size in ("tiny", "small", "base", "large") if size in facts[0]]
+        config_class = entry.get_config_class()
+        configs = [config_class.from_size(size) for size in sizes] or [config_class()]
+        assert facts[2] == ", ".join(str(config.hidden_size) for config in configs)
+    assert len(rows["What each can do"]) == len(rows["What they are"]) == len(MODELS)
+
+
+def written_commands(path: Path) -> list[str]:
+    """Return the whole commands of a document, those inside its sentences too."""
+    text = path.read_text(encoding="utf-8")
+    lines = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, flags=re.M | re.S)).replace("\\\n", " ").splitlines()
+    found = [
+        " ".join(line.split())
+        for line in (*lines, *re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S)))
+    ]
+    whole = (
+        r"ecg-transformers \S+ .",
+        r"python training_scripts/\S+ .",
+        r"accelerate launch .* training_scripts/\S+ .",
+    )
+    # An ellipsis stands for what the reader puts there; run.yaml is a file of theirs
+    left_out = ("…", "run.yaml")
+    chosen = [command for command in found if any(re.match(pattern, command) for pattern in whole)]
+    return [command for command in chosen if not any(word in command for word in left_out)]
+
+
+def test_every_written_command_has_the_options_of_the_program(capsys):
+    """Also of commands that cannot run here, for want of a corpus or a checkpoint."""
+    from ecg_transformers import evaluation, training
+    from ecg_transformers.cli import build_parser
+    from ecg_transformers.training.hubert_ecg_arguments import (
+        parse_cluster_arguments,
+        parse_hubert_ecg_pretraining_arguments,
+    )
+
+    parsers = {
+        "finetune_classification.py": training.parse_finetuning_arguments,
+        "linear_probe.py": training.parse_probe_arguments,
+        "pretrain_dbeta.py": training.parse_dbeta_pretraining_arguments,
+        "pretrain_deepecg_ssl.py": training.parse_deepecg_ssl_pretraining_arguments,
+        "pretrain_hybrid_ecg.py": training.parse_hybrid_ecg_pretraining_arguments,
+        "evaluate_zero_shot.py": evaluation.parse_zero_shot_arguments,
+        "pretrain_hubert_ecg.py cluster": parse_cluster_arguments,
+        "pretrain_hubert_ecg.py train": parse_hubert_ecg_pretraining_arguments,
+        "pretrain_hubert_ecg.py --preset": lambda words: training.parse_hubert_ecg_demo_arguments(words[1:]),
+    }
+    documents = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "model_cards").glob("*.md"))]
+    commands = [(document.name, command) for document in documents for command in written_commands(document)]
+    assert len(commands) > 60
+    wrong = []
+    for place, command in commands:
+        words = shlex.split(command.replace("$fraction", "0.1"), comments=True)
+        parse = build_parser().parse_args
+        if "training_scripts/" in command:
+            start = next(number for number, word in enumerate(words) if "training_scripts/" in word)
+            name = Path(words[start]).name
+            if name == "pretrain_hubert_ecg.py":
+                start += 1
+                name += f" {words[start]}"
+            parse, words = parsers[name], words[start:]
+        try:
+            parse(words[1:])
+        except (SystemExit, ValueError) as error:
+            wrong.append((place, command, str(error), capsys.readouterr().err[-200:]))
+    assert wrong == []

@@ -399,6 +399,27 @@ def test_loaded_models_and_folders_without_a_recipe(folders, records, tmp_path, 
     assert_same([et.pipeline(CLASSIFY, tmp_path / "saved", device="cpu")(records[0])], [classify(records[0])])
 
 
+@pytest.mark.parametrize("kind", ["text encoder", "pretraining", "published"])
+def test_features_of_folders_without_a_classifier(kind, records, tmp_path, request):
+    """With a text encoder and a processor, from pretraining, and as published: remote code and no recipe."""
+    if kind == "text encoder":
+        folder = request.getfixturevalue("dbeta_folder")
+    elif kind == "published":
+        folder = request.getfixturevalue("golden") / "hubert_ecg" / "hub_checkpoint" / "checkpoint"
+    else:
+        folder = tmp_path / "pretraining"
+        entry = next(entry for entry in MODELS if entry.model_type == "deepecg_ssl")
+        build(entry, "AutoModelForPreTraining").save_pretrained(folder)
+    model, extractor = AutoModel.from_pretrained(folder).eval(), et.ECGFeatureExtractor.from_pretrained(folder)
+    inputs = extractor(records[0], windows="all", return_tensors="pt")
+    with torch.no_grad():
+        expected = model.get_ecg_features(**accepted(model.get_ecg_features, inputs)).mean(0).numpy()
+    for make in (et.pipeline, transformers.pipeline):
+        assert_same([make(EMBED, model=str(folder), device="cpu")(records[0])], [expected])
+        with pytest.raises(ValueError, match="no trained classification head"):
+            make(CLASSIFY, model=str(folder), device="cpu")
+
+
 @pytest.mark.parametrize("task", [CLASSIFY, EMBED])
 def test_code_in_the_folder_is_never_run(task, folders, tmp_path, records, classify, embed):
     marker = tmp_path / "marker"
