@@ -6,7 +6,7 @@ python hub_upload.py outputs/my-ptbxl --repo_id me/hubert-ecg-ptbxl --dry_run
 
 import sys
 
-from ecg_transformers.publishing.publish import parse_publish_arguments, publish
+from ecg_transformers.publishing import parse_publish_arguments, publish
 from ecg_transformers.training import run_script
 
 if __name__ == "__main__":

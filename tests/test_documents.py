@@ -29,7 +29,8 @@ def shell_commands(path: Path) -> list[str]:
 def demo_folder(tmp_path_factory):
     """A working folder in which the demonstration has run, as the README assumes."""
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "training_scripts").symlink_to(ROOT / "training_scripts")
+    for name in ("training_scripts", "hub_upload.py"):
+        (folder / name).symlink_to(ROOT / name)
     run("ecg-transformers demo --short", folder)
     return folder
 
@@ -144,6 +145,29 @@ def test_the_cards_of_deepecg_run(model_type, demo_folder, tmp_path):
     script = "\n".join(code_blocks(ROOT / "model_cards" / f"{model_type}.md", "python"))
     (tmp_path / "card.py").write_text(script + "\nprint(tuple(probabilities.shape))\n")
     assert run(f"{sys.executable} card.py", tmp_path).stdout.splitlines()[-1] == "(1, 77)"
+
+
+def test_the_document_of_publishing_runs(demo_folder, monkeypatch, capsys):
+    from ecg_transformers.publishing import parse_publish_arguments, publish
+
+    path = ROOT / "docs" / "publishing.md"
+    monkeypatch.chdir(demo_folder)
+    commands = [shlex.split(command) for command in shell_commands(path)]
+    assert len(commands) == 3 and all(command[:2] == ["python", "hub_upload.py"] for command in commands)
+    parsed = [parse_publish_arguments(command[2:])[0] for command in commands]
+    # Of the dry runs the longer one; the upload has tests of its own, against a Hub on this machine.
+    assert [arguments.dry_run for arguments in parsed] == [True, False, True]
+    assert publish(parsed[2]) is None and "without ecg_transformers ..." in capsys.readouterr().out
+    without_package, in_python = code_blocks(path, "python")
+    refuse = "import sys\nsys.modules['ecg_transformers'] = None\n"
+    (demo_folder / "outside.py").write_text(refuse + without_package + "print(tuple(probabilities.shape))\n")
+    assert run(f"{sys.executable} outside.py", demo_folder).stdout.splitlines()[-1] == "(1, 9)"
+    names = {}
+    # With the package the same lines work as they are, but for what they say of remote code
+    exec(without_package.replace(", trust_remote_code=True", ""), names)
+    assert type(names["model"]).__module__ == "ecg_transformers.models.hubert_ecg.modeling_hubert_ecg"
+    exec(in_python, names)
+    assert "model.safetensors" in capsys.readouterr().out
 
 
 def test_the_document_of_original_checkpoints_runs(golden, tmp_path, monkeypatch):
@@ -322,7 +346,7 @@ def test_the_commands_of_pretraining_and_heart_age_run(tmp_path, monkeypatch, ca
 
 
 def test_benchmarks_and_scripts_explain_themselves():
-    files = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "training_scripts").glob("*.py")]
+    files = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "training_scripts").glob("*.py"), ROOT / "hub_upload.py"]
     scripts = [file for file in files if "__main__" in file.read_text(encoding="utf-8")]
     assert len(scripts) >= 5
     for script in scripts:

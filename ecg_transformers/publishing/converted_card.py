@@ -94,6 +94,8 @@ def render_family_card(
     body = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(encoding="utf-8"), flags=re.S).strip()
     # Links lead to files of the repository, which are not published along
     body = re.sub(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#)[^)]*\)", r"\1", body)
+    # The examples take this folder
+    body = re.sub(r'^folder = "[^"]*".*$', f'folder = "{location}"', body, flags=re.M)
     title, _, rest = body.partition("\n")
     front = (
         f"# {location.rpartition('/')[2]}\n\n{made_of}; not trained by whoever uploaded it. What follows is the card "

@@ -127,10 +127,7 @@ def assemble_folder(
     own = (source / NOTICE).read_text(encoding="utf-8") if (source / NOTICE).is_file() else None
     (destination / NOTICE).write_text(render_notice(licence, with_code, own), encoding="utf-8")
     if licence == "unknown":
-        folder.notes.append(
-            "The licence is unknown, so nobody may use the weights: choose one with licence=, such as "
-            "apache-2.0, within the terms of the training data and of the weights that training started from."
-        )
+        folder.notes.append(_tell_unknown_licence(source))
     folder.left_out = sorted(
         path.name + "/" * path.is_dir() for path in source.iterdir() if not (destination / path.name).exists()
     )
@@ -263,6 +260,18 @@ def _choose_licence(source: Path, entry: ModelEntry, run: dict[str, Any] | None,
     if (source / "README.md").is_file() and is_converted_original(source):
         return LICENCE_OF_PUBLISHED_WEIGHTS.get(entry.model_type, "unknown")
     return "unknown"
+
+
+def _tell_unknown_licence(source: Path) -> str:
+    if (source / "README.md").is_file() and is_converted_original(source):
+        return (
+            "The licence of these weights is not known: ask those who trained them whether you may publish them, and "
+            "say under which with licence=."
+        )
+    return (
+        "The licence is unknown, so nobody may use the weights: choose one with licence=, such as apache-2.0, within "
+        "the terms of the training data and of the weights that training started from."
+    )
 
 
 def _write_card(

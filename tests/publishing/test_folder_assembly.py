@@ -346,6 +346,7 @@ def test_a_converted_original_gets_the_card_of_its_family(golden, tmp_path):
     card = ModelCard.load(found.path / "README.md")
     assert (card.data.license, found.licence) == ("cc-by-nc-4.0", "cc-by-nc-4.0") and found.notes == []
     assert card.text.lstrip().startswith("# hubert-ecg\n") and "Converted from `checkpoint`" in card.text
+    assert 'folder = "me/hubert-ecg"' in card.text
     assert "arXiv" in card.text or "medRxiv" in card.text
     assert "](../" not in card.text and ".md)" not in card.text and "trust_remote_code=True" in card.text
     auto_classes = list(dict.fromkeys([found.auto_class, "AutoModel"]))

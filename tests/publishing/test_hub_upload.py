@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from ecg_transformers import ECGFeatureExtractor
 from ecg_transformers.publishing.hub_repository import HubError, find_target
-from ecg_transformers.publishing.publish import parse_publish_arguments, publish
+from ecg_transformers.publishing.publication import parse_publish_arguments, publish
 from ecg_transformers.training.building import config_from_size
 
 ROOT = Path(__file__).resolve().parents[2]
