@@ -187,7 +187,8 @@ class TargetArguments:
         default=None,
         metadata={
             "help": "Folder in which the codes of all records are kept (Arrow): they are then computed once instead "
-            "of whenever a record passes. Needs --train_windows first, since codes belong to a window."
+            "of whenever a record passes, by the first process alone. Needs --train_windows first, since codes belong "
+            "to a window."
         },
     )
     keep_heads: bool = field(

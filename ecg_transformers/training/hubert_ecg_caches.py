@@ -80,6 +80,7 @@ def keep_targets(
     codebooks: CodebookSet,
     teacher: Teacher | None,
     device: torch.device,
+    quiet: bool = False,
 ) -> dict[str, CachedTargets]:
     """Compute the codes of all records of some splits, or find them computed, and return splits that bring them.
 
@@ -91,6 +92,7 @@ def keep_targets(
         codebooks (`CodebookSet`): of the codes.
         teacher (`Teacher`, *optional*): where the codes are over hidden states.
         device (`torch.device`): where the teacher runs.
+        quiet (`bool`, *optional*, defaults to `False`): do not say where the caches are.
     """
     kept = {}
     for name, split in splits.items():
@@ -98,6 +100,8 @@ def keep_targets(
             "rows": "codes",
             **codebooks.descriptors,
             "codebooks": digest_codebooks(codebooks),
+            # They decide which tokens are real
+            "convolutions": [list(collator.config.conv_kernel), list(collator.config.conv_stride)],
             **({} if teacher is None else {"weights": digest_weights(teacher)}),
             **corpus_of_cache(data_args, split.dataset),
         }

@@ -245,7 +245,14 @@ def _pretrain(
         )
         with training_args.main_process_first(desc="computing codes"), clock.measure("targets"):
             splits = keep_targets(
-                splits, target_args.target_cache, data_args, collator, codebooks, teacher, training_args.device
+                splits,
+                target_args.target_cache,
+                data_args,
+                collator,
+                codebooks,
+                teacher,
+                training_args.device,
+                quiet=training_args.process_index > 0,
             )
     trainer, stopper = make_trainer(built, splits, codebooks, teacher, data_args, training_args, augmentations)
     if trainer.is_world_process_zero():
