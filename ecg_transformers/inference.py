@@ -260,7 +260,7 @@ class ECGInference:
         batches = iter(lambda: list(islice(iterator, self.batch_size)), [])
         if not workers:
             yield from map(self._over_batch, batches)
-        elif self.model.device.type == "cpu":
+        elif self._workers_run_the_model:
             with worker_pool(workers, _keep, (self,)) as pool:
                 for results, told in in_order(pool, _infer, batches, _AHEAD * workers):
                     _tell(told)
@@ -268,15 +268,17 @@ class ECGInference:
         else:
             with worker_pool(workers) as pool:
                 read = partial(_read, options=self.read_options)
-                for pieces in in_order(pool, read, batches, _AHEAD * workers):
-                    results: list[InferenceResult] = []
-                    items, rest = pieces
-                    while True:
-                        results += self.run_batch(items)
-                        if not rest:
-                            break
+                for items, rest in in_order(pool, read, batches, _AHEAD * workers):
+                    results = list(self.run_batch(items))
+                    while rest:
                         items, rest = pool.submit(read, rest).result()
+                        results += self.run_batch(items)
                     yield results
+
+    @property
+    def _workers_run_the_model(self) -> bool:
+        # Processes would have to load it to another device each.
+        return self.model.device.type == "cpu"
 
     def _over_batch(self, entries: Sequence[Entry]) -> list[InferenceResult]:
         results: list[InferenceResult] = []

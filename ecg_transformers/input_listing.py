@@ -47,7 +47,7 @@ class InputListing:
     def __init__(
         self, inputs: Sequence[str | Path], path_column: str | None = None, leave_out: Sequence[str | Path] = ()
     ):
-        self.inputs = [os.fspath(entry) for entry in inputs]
+        self.inputs = [str(Path(entry)) for entry in inputs]
         self.path_column = path_column
         self.left_out = tuple(os.path.abspath(path) for path in leave_out)
         for entry in self.inputs:
@@ -95,7 +95,7 @@ class InputListing:
         elif os.path.isdir(entry):
             for file in walk_folder(entry):
                 if not self._is_left_out(file.path):
-                    yield from _recordings_in(file.path, sure=False)
+                    yield from _recordings_in(file.path.removeprefix(f".{os.sep}"), sure=False)
         else:
             yield from _recordings_in(entry, sure=True)
 

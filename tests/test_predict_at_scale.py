@@ -5,6 +5,8 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
+import shlex
 import shutil
 import signal
 import sys
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import ecg_transformers
 from ecg_transformers import (
     STANDARD_LEADS,
     ECGFeatureExtractor,
@@ -25,6 +28,7 @@ from ecg_transformers import (
     HubertECGConfig,
     HubertECGForSequenceClassification,
     find_ecg_files,
+    inference,
 )
 from ecg_transformers.cli import main
 from ecg_transformers.inference import ECGInference, InferenceResult
@@ -238,6 +242,36 @@ def test_workers_and_batches_change_no_result(folder, model, undisturbed, tmp_pa
     assert not output.with_name("p.errors.csv").exists()
 
 
+@pytest.mark.parametrize("largest", [1, inference._LARGEST_BATCH])
+def test_workers_that_only_read(folder, model, undisturbed, monkeypatch, largest):
+    """As with a model on a GPU, here with one on the CPU; also where each recording is a batch of its own."""
+    monkeypatch.setattr(ECGInference, "_workers_run_the_model", property(lambda self: False))
+    monkeypatch.setattr(inference, "_LARGEST_BATCH", largest)
+    expected = pq.read_table(undisturbed).to_pydict()
+    found = list(ECGInference.from_pretrained(model, batch_size=7).over_files(InputListing([folder]), workers=2))
+    assert [one.error is None for one in found if not one.left_out].count(False) == 1
+    found = [one for one in found if one.values is not None]
+    assert [one.path for one in found] == expected["path"]
+    np.testing.assert_allclose([one.values[0] for one in found], expected["AF"], atol=2e-6)
+
+
+def test_the_document_runs(folder, model, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).resolve().parent.parent / "docs" / "deploying.md").read_text()
+    section = text.partition("## A folder of files\n")[2].partition("\n## ")[0]
+    commands, python = re.findall(r"^```(?:bash|python)\n(.*?)^```", section, flags=re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    Path("exports").symlink_to(folder / "0")
+    Path("folder").symlink_to(model)
+    Path("list.csv").write_text("file\nexports/R03.npz\n")
+    for command in commands.splitlines():
+        assert main(shlex.split(command)[1:]) == 0, command
+    assert pq.read_table("predictions.parquet").num_rows == 16 and Path("predictions.csv").is_file()
+    assert pq.read_table("features.parquet").num_rows == 16
+    capsys.readouterr()
+    exec(python, {"et": ecg_transformers})
+    assert len(capsys.readouterr().out.splitlines()) == 16
+
+
 def test_all_formats_say_the_same(folder, model, undisturbed, tmp_path):
     expected = pq.read_table(undisturbed).to_pydict()
     for ending in ("csv", "jsonl", "json"):
@@ -322,8 +356,8 @@ def test_embeddings_of_many_files(folder, model, tmp_path, capsys):
     table = pq.read_table(tmp_path / "e.parquet")
     assert table.schema.field("embedding").type.list_size == 16
     values = np.stack(table["embedding"].to_numpy())
-    inference = ECGInference.from_pretrained(model, embeddings=True)
-    expected = [one for one in inference.over_files(find_ecg_files(folder)) if one.error is None]
+    backbone = ECGInference.from_pretrained(model, embeddings=True)
+    expected = [one for one in backbone.over_files(find_ecg_files(folder)) if one.error is None]
     np.testing.assert_allclose(values, [one.values for one in expected], atol=1e-6)
     np.testing.assert_array_equal(stored["embeddings"], values)
     assert stored["paths"].tolist() == table["path"].to_pylist() == [one.path for one in expected]
