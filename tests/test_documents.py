@@ -44,6 +44,8 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess:
 
 
 def test_the_commands_of_the_readme_run(demo_folder):
+    from ecg_transformers.publishing.card_lint import lint_card
+
     commands = shell_commands(README)
     assert len(commands) >= 5 and any("finetune_classification" in command for command in commands)
     for command in commands:
@@ -56,6 +58,9 @@ def test_the_commands_of_the_readme_run(demo_folder):
         "outputs/zero-shot/metrics.json",
     ):
         assert (demo_folder / made).stat().st_size > 0, made
+    for run_folder in ("synthetic", "hybrid", "dbeta"):
+        card = (demo_folder / "outputs" / run_folder / "README.md").read_text(encoding="utf-8")
+        assert lint_card(card) == [], run_folder
 
 
 def test_the_python_of_the_readme_and_of_deploying_runs(demo_folder, dbeta_folder):
@@ -77,12 +82,15 @@ def test_the_card_of_a_run_works_and_tells_the_runs_figures(demo_folder):
 
     from huggingface_hub import ModelCard
 
+    from ecg_transformers.publishing.card_lint import lint_card
+
     folder = demo_folder / "outputs" / "demo" / "model"
     card = ModelCard.load(folder / "README.md")
     metrics = json.loads((folder / "metrics.json").read_text())
     reported = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert reported["macro_auroc"] == pytest.approx(metrics["test"]["macro_auroc"], abs=1e-4)
     assert card.data.library_name == "ecg_transformers" and card.data.license == "unknown"
+    assert lint_card((folder / "README.md").read_text(encoding="utf-8")) == []
     assert f"{metrics['untrained_test']['macro_auroc']:.3f}".rstrip("0") in card.text
     (demo_folder / "record.npz").write_bytes((demo_folder / "outputs" / "demo" / "record.npz").read_bytes())
     script = "\n".join(code_blocks(folder / "README.md", "python")).replace('"model"', '"outputs/demo/model"')
