@@ -56,9 +56,10 @@ def write_apache_licence(path: Path) -> None:
     Raises:
         FileNotFoundError: if the installed package came without it.
     """
-    checkout = Path(__file__).resolve().parents[2] / "LICENSE"
-    if checkout.is_file():
-        path.write_bytes(checkout.read_bytes())
+    root = Path(__file__).resolve().parents[2]
+    # Of an installed package the folder is that of all packages, whose licence would be another's
+    if (root / "pyproject.toml").is_file():
+        path.write_bytes((root / "LICENSE").read_bytes())
         return
     for file in importlib.metadata.files(_DISTRIBUTION) or ():
         if file.name == "LICENSE":
