@@ -454,11 +454,8 @@ def written_commands(path: Path) -> list[str]:
         " ".join(line.split())
         for line in (*lines, *re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S)))
     ]
-    whole = (
-        r"ecg-transformers \S+ .",
-        r"python training_scripts/\S+ .",
-        r"accelerate launch .* training_scripts/\S+ .",
-    )
+    scripts = r"(?:python|accelerate launch .*) training_scripts/\S+ ."
+    whole = (r"ecg-transformers \S+ .", r"python hub_upload\.py .", scripts)
     # An ellipsis stands for what the reader puts there; run.yaml is a file of theirs
     left_out = ("…", "run.yaml")
     chosen = [command for command in found if any(re.match(pattern, command) for pattern in whole)]
@@ -469,6 +466,7 @@ def test_every_written_command_has_the_options_of_the_program(capsys):
     """Also of commands that cannot run here, for want of a corpus or a checkpoint."""
     from ecg_transformers import evaluation, training
     from ecg_transformers.cli import build_parser
+    from ecg_transformers.publishing import publication
     from ecg_transformers.training.hubert_ecg_arguments import (
         parse_cluster_arguments,
         parse_hubert_ecg_pretraining_arguments,
@@ -492,7 +490,9 @@ def test_every_written_command_has_the_options_of_the_program(capsys):
     for place, command in commands:
         words = shlex.split(command.replace("$fraction", "0.1"), comments=True)
         parse = build_parser().parse_args
-        if "training_scripts/" in command:
+        if words[1] == "hub_upload.py":
+            parse, words = publication.build_parser().parse_args, words[1:]
+        elif "training_scripts/" in command:
             start = next(number for number, word in enumerate(words) if "training_scripts/" in word)
             name = Path(words[start]).name
             if name == "pretrain_hubert_ecg.py":
