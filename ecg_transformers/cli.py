@@ -9,12 +9,12 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from .commands import check_leakage, convert, convert_records, demo, embed, info, label_reports, plot, predict
+from .commands import check_leakage, convert, convert_records, demo, embed, export, info, label_reports, plot, predict
 from .commands.messages import in_options
 from .commands.options import CommandError, option_names
 
 # In the order of the help
-COMMANDS = (predict, embed, plot, convert, convert_records, label_reports, check_leakage, info, demo)
+COMMANDS = (predict, embed, plot, convert, export, convert_records, label_reports, check_leakage, info, demo)
 
 DESCRIPTION = """Electrocardiogram foundation models on the command line.
 
@@ -24,6 +24,7 @@ examples:
   ecg-transformers predict records/ --model my-model --output predictions.csv
   ecg-transformers embed records/ --model hubert-ecg-base --output embeddings.npz
   ecg-transformers convert hubert_ecg_small.pt hubert-ecg-small
+  ecg-transformers export my-model --onnx model.onnx
   ecg-transformers convert-records exports/ --to parquet -o packed/
   ecg-transformers label-reports reports.csv --model bert --output labels.csv
   ecg-transformers check-leakage challenge=challenge-2021 ptbxl=ptb-xl

@@ -162,10 +162,11 @@ class DBetaPreTrainedModel(PreTrainedModel):
             `torch.BoolTensor` of shape `(records, tokens)`.
         """
         config = getattr(self.config, "ecg_config", self.config)
-        padded = (attention_mask == 0).to(torch.float32)[:, None]
+        padded = (attention_mask == 0).to(torch.float32)[:, None, None]
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-            padded = F.max_pool1d(padded, kernel, stride)
-        return padded[:, 0] == 0
+            # In two dimensions, because torch.export takes the length of a one-dimensional pooling for fixed
+            padded = F.max_pool2d(padded, (1, kernel), (1, stride))
+        return padded[:, 0, 0] == 0
 
 
 class DBetaFeatureEncoder(Wav2Vec2FeatureEncoder):

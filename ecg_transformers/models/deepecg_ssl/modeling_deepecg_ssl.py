@@ -183,10 +183,11 @@ def draw_negatives(counts: torch.Tensor, num_negatives: int, generator: torch.Ge
 def find_real_tokens(attention_mask: torch.Tensor, config: DeepECGSSLConfig) -> torch.Tensor:
     """Tell which tokens are real; see [`DeepECGSSLPreTrainedModel.get_token_mask`]."""
     # Layer by layer rather than over the whole receptive field at once: the same result, and far less work
-    padded = (attention_mask == 0).to(torch.float32)[:, None]
+    padded = (attention_mask == 0).to(torch.float32)[:, None, None]
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        padded = F.max_pool1d(padded, kernel, stride)
-    return padded[:, 0] == 0
+        # In two dimensions, because torch.export takes the length of a one-dimensional pooling for fixed
+        padded = F.max_pool2d(padded, (1, kernel), (1, stride))
+    return padded[:, 0, 0] == 0
 
 
 class DeepECGSSLPreTrainedModel(PreTrainedModel):
