@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,16 +153,36 @@ def _format_codebooks(description: dict[str, Any]) -> str:
         f"  descriptors  {descriptors['kind']}{f' ({details})' if details else ''}, "
         f"{counted(description['values'][0], 'value')}{rate}",
     ]
-    for step in descriptors.get("recipe", ()):
+    return "\n".join([*lines, *_format_recipe(descriptors.get("recipe", ()))])
+
+
+def _format_recipe(recipe: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for step in recipe:
         parameters = ", ".join(f"{key}={value}" for key, value in step.items() if key != "step")
         lines.append(f"  recipe step  {step['step']}({parameters})")
-    return "\n".join(lines)
+    return lines
+
+
+def _format_export(description: dict[str, Any]) -> str:
+    told = {key: value for key, value in description.items() if key not in ("path", "model_type", "architecture")}
+    recipe = told.pop("preprocessor_config")["recipe"]
+    lines = [f"{description['path']}: {description['model_type']} ({description['architecture']}), exported"]
+    for kind in ("inputs", "outputs"):
+        for name, value in told.pop(kind).items():
+            shape = ", ".join(map(str, value["shape"]))
+            lines.append(f"  {kind[:-1]:<12} {name} ({shape}) {value['dtype']}: {value['meaning']}")
+    for key, value in told.items():
+        lines.append(f"  {key:<12} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    return "\n".join([*lines, *_format_recipe(recipe)])
 
 
 def format_description(description: dict[str, Any]) -> str:
-    """Lay out a description of a record, a Parquet file, codebooks or a model for reading."""
+    """Lay out a description of a record, a Parquet file, codebooks, a model or its export for reading."""
     if "codebooks" in description:
         return _format_codebooks(description)
+    if "preprocessor_config" in description:
+        return _format_export(description)
     if "records" in description:
         labels = ", ".join(description["labels"]) or "none"
         lines = [
@@ -188,10 +210,7 @@ def format_description(description: dict[str, Any]) -> str:
         )
         if description["tokenizer"] is not None:
             lines.append(f"  texts        {'tokenizer in the folder' if description['tokenizer'] else 'no tokenizer'}")
-        for step in description["recipe"]:
-            parameters = ", ".join(f"{key}={value}" for key, value in step.items() if key != "step")
-            lines.append(f"  recipe step  {step['step']}({parameters})")
-        return "\n".join(lines)
+        return "\n".join([*lines, *_format_recipe(description["recipe"])])
     lines = [
         f"{description.get('path', 'record')}: {counted(len(description['leads']), 'lead')}, "
         f"{description['seconds']:g} s, {counted(description['samples'], 'sample')} at "

@@ -19,10 +19,14 @@ def add_command(commands: Any) -> None:
         "info",
         help="tell what ECG files, a model folder or codebooks contain",
         description="Tell what ECG files contain (leads, rate, length, amplitudes, patient, labels), what is in a "
-        "Parquet file of recordings, what a model folder is (type, size, labels, input recipe), or a folder of "
-        "codebooks.",
+        "Parquet file of recordings, what a model folder or an exported model is (type, size, labels, input "
+        "recipe), or a folder of codebooks.",
     )
-    info.add_argument("inputs", nargs="+", help="ECG files, folders of them, model folders, or folders of codebooks")
+    info.add_argument(
+        "inputs",
+        nargs="+",
+        help="ECG files, folders of them, model folders, exported models (.onnx, .pt2), or folders of codebooks",
+    )
     info.add_argument("--json", action="store_true", help="print JSON, one object per input")
     add_file_options(info)
     info.set_defaults(run=run)
@@ -40,6 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
             descriptions = [describe_model(entry)]
         elif (Path(entry) / "codebooks.json").is_file():
             descriptions = [describe_codebooks(entry)]
+        elif Path(entry).suffix in (".onnx", ".pt2") and Path(entry).is_file():
+            from ..exporting import describe_export
+
+            descriptions = [describe_export(entry)]
         elif Path(entry).suffix == ".parquet" and Path(entry).is_file():
             descriptions = [describe_parquet(entry)]
         else:

@@ -34,7 +34,7 @@ def check_export(
     run: Runner,
     batches: Sequence[Mapping[str, torch.Tensor]],
     what: str,
-    tolerance: float = TOLERANCE,
+    tolerance: float,
 ) -> dict[str, float]:
     """Compare an export with the model on batches of several sizes.
 
@@ -43,7 +43,7 @@ def check_export(
         run (callable): the export.
         batches (sequence of mappings): inputs.
         what (`str`): what the export is, for the message.
-        tolerance (`float`, *optional*): largest difference allowed, in units of the larger of 1 and the largest
+        tolerance (`float`): largest difference allowed, in units of the larger of 1 and the largest
             absolute value of the output.
 
     Returns:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoConfig
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from ..inference import ECGInference
+from ..model_folders import load_feature_extractor, load_model
 from ..registration import find_model
 from .example_records import make_record, rows_of
 from .source import ExportableModel, ExportSource
+
+_HEAD = "ForSequenceClassification"
 
 
 def load_source(folder: str | Path, features: bool, dynamic_length: bool | None = None) -> ExportSource:
@@ -26,16 +31,25 @@ def load_source(folder: str | Path, features: bool, dynamic_length: bool | None 
         ValueError: if there is no such folder, it is of no model of this package, has no trained head, or its recipe
             makes records of any length and `dynamic_length` is off.
     """
-    if (Path(folder) / "config.json").is_file():
-        find_model(AutoConfig.from_pretrained(folder).model_type)
-    inference = ECGInference.from_pretrained(folder, embeddings=features, device="cpu")
+
+    def check_config(config: Any) -> None:
+        find_model(config.model_type)
+        headless = config.architectures and not any(name.endswith(_HEAD) for name in config.architectures)
+        if headless and not features:
+            raise ValueError(
+                f"{folder} holds a {config.architectures[0]}, which has no classification head. Fine-tune it first "
+                "(training_scripts/finetune_classification.py), or export its features with features=True."
+            )
+
+    auto_class = AutoModel if features else AutoModelForSequenceClassification
+    model = load_model(folder, auto_class, check_config, dtype=torch.float32)
+    inference = ECGInference(model, load_feature_extractor(folder), features)
     whole = inference.extractor.window_seconds is None
     if whole and dynamic_length is False:
         raise ValueError(
             f"The recipe of {folder} cuts no windows, so its records have any length; leave `dynamic_length` alone."
         )
-    # A folder saved in half precision is loaded so
-    reference = ExportableModel(inference.model.float(), features).eval()
+    reference = ExportableModel(model, features).eval()
     source = ExportSource(folder, inference, reference, whole or bool(dynamic_length), num_samples=0)
     source.num_samples = rows_of(source, make_record(source, 0))["input_values"].shape[-1]
     return source

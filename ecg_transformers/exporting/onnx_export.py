@@ -85,7 +85,7 @@ def export_onnx(
     outputs = run_reference(source.reference, batches[1])
     facts = {"opset": model.opset_imports.get("", None), "onnx_version": onnx.__version__}
     content = _serialized(model, make_metadata(source, batches[1], outputs, dtype="float32", **facts))
-    largest = check_export(source.reference, onnx_runner(content), batches, "The ONNX model")
+    largest = check_export(source.reference, onnx_runner(content), batches, "The ONNX model", TOLERANCE)
 
     if int8:
         content = quantize_int8(content)

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
-from transformers.utils import logging
 
 from ..feature_extraction.feature_extraction_ecg import ECGFeatureExtractor
 from ..inference import ECGInference
+from ..model_folders import load_model
 
 # What the feature extractor returns for a model, in the order in which exports take it
 _INPUT_NAMES = ("input_values", "attention_mask", "lead_mask")
@@ -101,16 +101,7 @@ class ExportSource:
         config = copy.deepcopy(model.config)
         if getattr(config, "ecg_only", None) is False:
             config.ecg_only = True
-        previous, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        # What is missing was told when it was loaded first
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            loaded = type(model).from_pretrained(self.folder, config=config, dtype=dtype)
-        finally:
-            logging.set_verbosity(previous)
-            if progress:
-                logging.enable_progress_bar()
+        loaded = load_model(self.folder, type(model), config=config, dtype=dtype)
         for module in list(loaded.modules()):
             if parametrize.is_parametrized(module):
                 for name in list(module.parametrizations):

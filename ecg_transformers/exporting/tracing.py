@@ -40,4 +40,8 @@ def trace(
         raise ExportError(
             f"torch {torch.__version__} cannot trace this model: {str(error).strip().splitlines()[0]}"
         ) from error
+    for part in program.graph_module.modules():
+        for node in getattr(part, "graph", torch.fx.Graph()).nodes:
+            # With paths of this machine
+            node.meta.pop("stack_trace", None)
     return program
