@@ -35,6 +35,8 @@ _PUBLIC_NAMES = {
     "label_names": ".corpora",
     "problem_type": ".corpora",
     "convert_checkpoint": ".conversion",
+    "export_onnx": ".exporting",
+    "export_program": ".exporting",
     "plot_ecg": ".visualization",
     "plot_recipe": ".recipe_visualization",
     "trace_recipe": ".recipe_visualization",

@@ -1,4 +1,9 @@
+import contextlib
+import io
 import json
+import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,6 +42,7 @@ from ecg_transformers.exporting.measuring import measure_difference
 from ecg_transformers.exporting.source import ExportableModel
 from ecg_transformers.registration import MODELS
 
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "deploying.md"
 MODEL_TYPES = [entry.model_type for entry in MODELS]
 LABELS = ["AF", "LBBB", "sinus rhythm"]
 _WAV2VEC = {
@@ -109,10 +115,34 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def onnx_files(folders, tmp_path_factory):
-    """ONNX files of the models, each made once."""
+def documented(folders, tmp_path_factory):
+    """A folder in which the commands of the document have run on a HuBERT-ECG, and what each of them printed."""
     pytest.importorskip("onnxruntime")
-    made = {}
+    place = tmp_path_factory.mktemp("documented")
+    (place / "folder").symlink_to(folders("hubert_ecg"))
+    generate_record("sinus_rhythm", 3).save(place / "record.npz")
+    commands = re.findall(r"^ecg-transformers .*(?:--onnx|--program|\.onnx).*$", DOCUMENT.read_text(), flags=re.M)
+    assert len(commands) == 6
+    printed, before = {}, os.getcwd()
+    os.chdir(place)
+    try:
+        for command in commands:
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                assert main(shlex.split(command)[1:]) == 0, command
+            printed[command] = output.getvalue()
+    finally:
+        os.chdir(before)
+    return place, printed
+
+
+@pytest.fixture(scope="module")
+def onnx_files(documented, folders, tmp_path_factory):
+    """ONNX files of the models, each made once."""
+    made = {
+        ("hubert_ecg", False): documented[0] / "model.onnx",
+        ("hubert_ecg", True): documented[0] / "features.onnx",
+    }
 
     def get(model_type, features=False):
         if (model_type, features) not in made:
@@ -122,12 +152,6 @@ def onnx_files(folders, tmp_path_factory):
         return made[model_type, features]
 
     return get
-
-
-@pytest.fixture(scope="module")
-def hubert_program(folders, tmp_path_factory):
-    path = tmp_path_factory.mktemp("program") / "model.pt2"
-    return export_program(folders("hubert_ecg"), path)
 
 
 def recordings(count):
@@ -212,9 +236,9 @@ def test_an_absent_lead_is_absent_in_onnx_too(onnx_files):
     assert np.array_equal(run_onnx(path, inputs)["logits"], masked)
 
 
-def test_the_files_tell_nothing_of_the_machine(onnx_files, hubert_program):
+def test_the_files_tell_nothing_of_the_machine(documented):
     places = {Path(module.__file__).parent for module in (ecg_transformers, torch)}
-    for path in (onnx_files("hubert_ecg"), hubert_program.path):
+    for path in (documented[0] / "model.onnx", documented[0] / "model.pt2"):
         content = path.read_bytes()
         # The paths in stack traces begin with one or two folders above the file's
         for place in places:
@@ -234,7 +258,7 @@ def test_of_dbeta_the_ecg_branch_is_exported(dbeta_folder, tmp_path):
     torch.testing.assert_close(found["features"], expected, atol=1e-4, rtol=0)
 
 
-def test_a_program_opens_without_the_package(folders, hubert_program, tmp_path):
+def test_a_program_opens_without_the_package(folders, documented, tmp_path):
     inputs = ECGFeatureExtractor.from_pretrained(folders("hubert_ecg"))(recordings(1) * 3, return_tensors="pt")
     model = AutoModelForSequenceClassification.from_pretrained(folders("hubert_ecg"))
     with torch.no_grad():
@@ -244,7 +268,7 @@ def test_a_program_opens_without_the_package(folders, hubert_program, tmp_path):
         "import sys; sys.modules['ecg_transformers'] = sys.modules['transformers'] = None\n"
         "import json, torch\n"
         "extra = {'metadata.json': ''}\n"
-        f"program = torch.export.load({str(hubert_program.path)!r}, extra_files=extra).module()\n"
+        f"program = torch.export.load({str(documented[0] / 'model.pt2')!r}, extra_files=extra).module()\n"
         f"output = program(**torch.load({str(tmp_path / 'inputs.pt')!r}))\n"
         "labels = json.loads(json.loads(extra['metadata.json'])['labels'])\n"
         "print(json.dumps([labels, output['logits'].tolist(), output['probabilities'].tolist()]))\n"
@@ -314,27 +338,46 @@ def test_hubert_ecg_in_its_published_size(tmp_path):
     assert small.size < 0.45 * report.size and 0 < small.difference.largest < 0.05
 
 
-def test_int8_tells_what_it_changes(folders, onnx_files, tmp_path, capsys):
-    generate_record("sinus_rhythm", 3).save(tmp_path / "record.npz")
-    path = tmp_path / "int8.onnx"
-    arguments = ["export", str(folders("hubert_ecg")), "--onnx", str(path), "--int8", "--json"]
-    assert main([*arguments, "--records", str(tmp_path / "record.npz")]) == 0
-    told = json.loads(capsys.readouterr().out)
-    inputs = ECGFeatureExtractor.for_model_type("hubert_ecg")(
-        generate_record("sinus_rhythm", 3), windows="all", return_tensors="np"
-    )
-    exact = run_onnx(onnx_files("hubert_ecg"), inputs)["probabilities"]
-    changed = run_onnx(path, inputs)["probabilities"]
-    assert told["difference"]["num_windows"] == len(exact) == 2
-    assert told["difference"]["largest"] == pytest.approx(np.abs(changed - exact).max(), abs=1e-6)
-    assert told["difference"]["mean"] == pytest.approx(np.abs(changed - exact).mean(), abs=1e-6)
-    assert 0 < told["difference"]["largest"] < 0.1
+def test_int8_tells_what_it_changes(documented):
+    place, printed = documented
+    record = generate_record("sinus_rhythm", 3)
+    inputs = ECGFeatureExtractor.for_model_type("hubert_ecg")(record, windows="all", return_tensors="np")
+    exact = run_onnx(place / "model.onnx", inputs)["probabilities"]
+    changed = run_onnx(place / "model-int8.onnx", inputs)["probabilities"]
+    difference = np.abs(changed - exact)
+    assert len(exact) == 2 and 0 < difference.max() < 0.1
     thresholds = np.array([0.3, 0.6, 0.5])
-    assert told["difference"]["num_decisions"] == 6
-    assert told["difference"]["num_changed"] == ((changed > thresholds) != (exact > thresholds)).sum()
-    metadata = read_export_metadata(path)
+    decisions = ((changed > thresholds) != (exact > thresholds)).sum()
+    (told,) = [output for command, output in printed.items() if "--int8" in command]
+    assert (
+        f"int8     against float32 on record.npz: probabilities of 2 windows differ by {difference.max():.2g} at most "
+        f"and {difference.mean():.2g} on average; {decisions} of 6 decisions change"
+    ) in told
+    metadata = read_export_metadata(place / "model-int8.onnx")
     assert metadata["dtype"] == "int8" and json.loads(metadata["labels"]) == LABELS
-    assert "2 windows" in metadata["difference_to_float32"]
+    assert metadata["difference_to_float32"].startswith("probabilities of 2 windows differ by")
+    assert (place / "model-int8.onnx").stat().st_size < (place / "model.onnx").stat().st_size
+
+
+def test_bfloat16_tells_what_it_changes(documented):
+    (told,) = [output for command, output in documented[1].items() if "bfloat16" in command]
+    found = re.search(r"bfloat16 against float32 on 32 synthetic records: .* differ by (\S+) at most", told)
+    assert 0 < float(found[1]) < 0.1
+
+
+def test_the_python_of_the_document_runs(documented, monkeypatch, capsys):
+    monkeypatch.chdir(documented[0])
+    blocks = [
+        block
+        for block in re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), flags=re.M | re.S)
+        if "onnxruntime" in block or "torch.export" in block
+    ]
+    assert len(blocks) == 2
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["probabilities"].shape == (2, 3) and "hubert_ecg tensor" in capsys.readouterr().out
+    np.testing.assert_allclose(names["outputs"]["probabilities"].numpy(), names["probabilities"], atol=1e-4)
 
 
 def shifted(source, amounts):
@@ -422,21 +465,33 @@ def test_the_outputs_follow_the_problem(problem_type, names, sums, batch):
         assert torch.equal(output["probabilities"], expected)
 
 
-def test_info_of_an_export(onnx_files, hubert_program, capsys):
-    assert main(["info", str(onnx_files("hubert_ecg")), str(hubert_program.path)]) == 0
-    printed = capsys.readouterr().out
-    assert printed.count("input_values (batch, 6000) float32") == 2
-    assert printed.count("recipe step  concatenate_leads()\n  recipe step  decimate(factor=5)\n") == 2
-    described = describe_export(hubert_program.path)
+def test_info_of_an_export(documented, capsys):
+    place, printed = documented
+    (told,) = [output for command, output in printed.items() if command.startswith("ecg-transformers info")]
+    assert "input_values (batch, 6000) float32" in told and 'labels       ["AF", ' in told
+    assert "recipe step  concatenate_leads()\n  recipe step  decimate(factor=5)\n" in told
+    assert main(["info", str(place / "model.pt2"), "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
     assert described["preprocessor_config"]["recipe"] == ECGFeatureExtractor.for_model_type("hubert_ecg").recipe
     assert described["labels"] == LABELS and described["outputs"]["probabilities"]["shape"] == ["batch", 3]
-    assert "onnx_version" not in described and describe_export(onnx_files("hubert_ecg"))["opset"] >= 18
+    assert "opset" not in described and describe_export(place / "model.onnx")["opset"] >= 18
 
 
-def test_the_licence_of_the_folder_is_kept(folders, tmp_path):
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_what_is_no_export_is_told(name, tmp_path):
+    (tmp_path / name).write_bytes(b"\xff\xfe no model")
+    with pytest.raises(ValueError, match=f"{name} is no "):
+        describe_export(tmp_path / name)
+
+
+def test_the_licence_of_the_folder_is_kept(folders, tmp_path, capsys):
     folder = shutil.copytree(folders("dbeta"), tmp_path / "model")
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\nbase_model: someone/d-beta\n---\n# A model\n")
-    metadata = read_export_metadata(export_program(folder, tmp_path / "model.pt2").path)
+    assert main(["export", str(folder), "--program", str(tmp_path / "model.pt2"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["size"] == (tmp_path / "model.pt2").stat().st_size and told["largest_difference"]["logits"] <= 1e-4
+    metadata = read_export_metadata(tmp_path / "model.pt2")
+    assert told["metadata"] == metadata
     assert (metadata["license"], metadata["base_model"]) == ("cc-by-nc-4.0", "someone/d-beta")
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ..corpora.synthetic_generator import SYNTHETIC_LABELS, generate_record
 from ..feature_extraction.feature_extraction_ecg import ECGSignalWarning
-from ..inference import list_ecg_files
+from ..input_listing import list_ecg_files
 from ..readers import ECGReadError, read_ecg
 from ..record import ECGRecord
 from .source import ExportSource

@@ -43,7 +43,7 @@ def make_metadata(
         `license` and `base_model` if the card of the folder names them, versions.
     """
     from .. import __version__
-    from ..publishing.model_card import licence_of_folder
+    from ..publishing.licences import licence_of_folder
 
     config = source.inference.model.config
     extractor = source.extractor
