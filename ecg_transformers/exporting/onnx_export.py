@@ -84,7 +84,8 @@ def export_onnx(
     model = _make_onnx(source, module, batches[1])
     outputs = run_reference(source.reference, batches[1])
     facts = {"opset": model.opset_imports.get("", None), "onnx_version": onnx.__version__}
-    content = _serialized(model, make_metadata(source, batches[1], outputs, dtype="float32", **facts))
+    metadata = make_metadata(source, batches[1], outputs, dtype="float32", **facts)
+    content = _serialized(model, metadata)
     largest = check_export(source.reference, onnx_runner(content), batches, "The ONNX model", TOLERANCE)
 
     if int8:
@@ -93,11 +94,10 @@ def export_onnx(
     if int8 or records is not None:
         difference, measured_on = measure_on_records(source, onnx_runner(content), records, num_records)
     if int8:
-        told = make_metadata(source, batches[1], outputs, dtype="int8", difference_to_float32=str(difference), **facts)
-        content = _with_metadata(onnx, content, told)
+        metadata |= {"dtype": "int8", "difference_to_float32": str(difference)}
+        content = _with_metadata(onnx, content, metadata)
     with written_atomically(path, "wb") as file:
         file.write(content)
-    metadata = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
     runtime = f"ONNX Runtime {version('onnxruntime')}"
     return ExportReport(path, len(content), metadata, largest, TOLERANCE, runtime, difference, measured_on)
 
