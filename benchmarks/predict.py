@@ -187,10 +187,12 @@ def main() -> None:
         }
         print(f"{arguments.files} files, {arguments.model_type} tiny, {os.cpu_count()} cores, seconds")
         seconds: dict[str, list[float]] = {name: [] for name in kinds}
+        cpu: dict[str, list[float]] = {name: [] for name in kinds}
         for number in range(arguments.rounds):
             for name, what in kinds.items():
                 found = in_child(*what)
                 seconds[name].append(found["seconds"])
+                cpu[name].append(found["cpu"])
                 print(
                     f"round {number + 1}  {name:24} {found['seconds']:7.1f}  CPU {found['cpu']:7.1f}  "
                     f"total {found['total']:7.1f}",
@@ -198,10 +200,13 @@ def main() -> None:
                 )
         first, *others = seconds
         for name in others:
-            ratios = [other / own for own, other in zip(seconds[first], seconds[name], strict=True)]
+            ratio, ratio_of_cpu = (
+                statistics.median(other / own for own, other in zip(kind[first], kind[name], strict=True))
+                for kind in (seconds, cpu)
+            )
             print(
-                f"{first}: {arguments.files / statistics.median(seconds[first]):.0f} files a second, "
-                f"{statistics.median(ratios):.2f} x {name} ({arguments.files / statistics.median(seconds[name]):.0f})"
+                f"{first}: {arguments.files / statistics.median(seconds[first]):.0f} files a second, {ratio:.2f} x "
+                f"{name} ({arguments.files / statistics.median(seconds[name]):.0f}); CPU time 1 / {ratio_of_cpu:.2f}"
             )
 
         quarter = place / "quarter"
