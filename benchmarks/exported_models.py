@@ -1,9 +1,10 @@
 """Exported models on a CPU: speed, size and outputs of ONNX files and programs against the model in torch.
 
 Every model type is exported as a classifier with random weights, in the width and with the input of the published
-model but few layers, or as given. Each row is a form of the same model: records per second as a multiple of torch in
-float32 (SDPA, with the attention mask, as `predict` runs it), size on disk, and the probabilities' distance to
-float32 on synthetic records. Random weights tell nothing of accuracy: measure your own folders.
+model but few layers, or as given. Each row is a form of the same model: records per processor second, the same as a
+multiple of the model in torch in float32 (SDPA, with the attention mask, as `predict` runs it), size on disk, and the
+probabilities' distance to float32 on synthetic records. Random weights tell nothing of accuracy: measure your own
+folders.
 
     python benchmarks/exported_models.py                               # about two minutes on a free core
     python benchmarks/exported_models.py --layers 12 --models dbeta    # as published
@@ -11,6 +12,7 @@ float32 on synthetic records. Random weights tell nothing of accuracy: measure y
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging
 
 import ecg_transformers as et
 from ecg_transformers.exporting import export_onnx, export_program
@@ -55,14 +58,25 @@ def build_folder(model_type: str, layers: int, folder: Path) -> Path:
     return folder
 
 
-def records_per_second(run: Callable, inputs: Mapping[str, torch.Tensor], seconds: float) -> float:
-    """Return the throughput of `run` over at least `seconds`, after one call to warm up."""
-    run(inputs)
-    start, calls = time.perf_counter(), 0
-    while calls < 2 or time.perf_counter() - start < seconds:
-        run(inputs)
-        calls += 1
-    return calls * len(inputs["input_values"]) / (time.perf_counter() - start)
+def compare_speed(
+    run: Callable, reference: Callable, inputs: Mapping[str, torch.Tensor], seconds: float
+) -> tuple[float, float]:
+    """Return the records per second of `run`, and how many times faster than `reference` it is.
+
+    Both take turns, after one call each to warm up. Seconds are those of the processor, so other programs that run
+    beside count little; of several threads they add up. The median over the turns is taken.
+    """
+    spent: dict[Callable, list[float]] = {reference: [], run: []}
+    for function in spent:
+        function(inputs)
+    start = time.process_time()
+    while len(spent[run]) < 3 or time.process_time() - start < 2 * seconds:
+        for function, times in spent.items():
+            before = time.process_time()
+            function(inputs)
+            times.append(time.process_time() - before)
+    fast, slow = statistics.median(spent[run]), statistics.median(spent[reference])
+    return len(inputs["input_values"]) / fast, slow / fast
 
 
 def forms(folder: Path, work: Path) -> Iterator[tuple[str, bytes, Callable]]:
@@ -86,14 +100,13 @@ def measure(name: str, folder: Path, arguments: argparse.Namespace, work: Path) 
     def torch_runner(values: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
         return run_reference(source.reference, values)
 
-    reference = records_per_second(torch_runner, inputs, arguments.seconds)
     size = sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
-    print(f"{name:14} {'torch':13} {reference:9.1f} {1:7.2f} x {size / 1e6:8.1f} MB", flush=True)
+    print(f"{name:14} {'folder':13} {'':9} {'':7}   {size / 1e6:8.1f} MB", flush=True)
     for form, content, run in forms(folder, work):
-        rate = records_per_second(run, inputs, arguments.seconds)
+        rate, ratio = compare_speed(run, torch_runner, inputs, arguments.seconds)
         found, _ = measure_on_records(source, run, arguments.records, arguments.num_records)
         print(
-            f"{name:14} {form:13} {rate:9.1f} {rate / reference:7.2f} x {len(content) / 1e6:8.1f} MB "
+            f"{name:14} {form:13} {rate:9.1f} {ratio:7.2f} x {len(content) / 1e6:8.1f} MB "
             f"{found.largest:9.1e} {found.mean:9.1e} {100 * found.share_changed:8.2f} %",
             flush=True,
         )
@@ -113,6 +126,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    logging.disable_progress_bar()
     print(f"batch {arguments.batch_size}, CPU, {arguments.threads} thread(s); differences in probability")
     print(
         f"{'model':14} {'form':13} {'records/s':>9} {'ratio':>9} {'size':>11} {'largest':>9} {'mean':>9} "
