@@ -9,5 +9,7 @@ import sys
 from ecg_transformers.publishing import parse_publish_arguments, publish
 from ecg_transformers.training import run_script
 
+_INTERRUPTED = "interrupted; nothing was published, unless the Hub was just taking the commit"
+
 if __name__ == "__main__":
-    sys.exit(run_script(publish, parse_publish_arguments, "interrupted; nothing was published"))
+    sys.exit(run_script(publish, parse_publish_arguments, _INTERRUPTED))

@@ -98,8 +98,8 @@ def render_family_card(
     body = re.sub(r'^folder = "[^"]*".*$', f'folder = "{location}"', body, flags=re.M)
     title, _, rest = body.partition("\n")
     front = (
-        f"# {location.rpartition('/')[2]}\n\n{made_of}; not trained by whoever uploaded it. What follows is the card "
-        f"of the family, {title.lstrip('# ')}."
+        f"# {location.rpartition('/')[2]}\n\n{made_of}. What follows is the card of the family, "
+        f"{title.lstrip('# ')}; its figures are of the weights that the authors of the model published."
     )
     parts = [front, rest.strip()]
     if with_code:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..private_values import absolute_paths, without_private_values
 from ..registration import MODELS, ModelEntry
 from .card_lint import LICENCES
 from .card_parts import LIBRARY, PIPELINE_TAG, tags_of, use_without_package
 from .converted_card import is_converted_original, render_family_card, with_metadata
 from .custom_code import include_code, set_auto_map
 from .learning_curve import PICTURE
-from .licences import LICENCE_OF_PUBLISHED_WEIGHTS, licence_of, licence_of_folder
+from .licences import LICENCE_OF_PUBLISHED_WEIGHTS, licence_of, licence_of_card, licence_of_folder
 from .model_card import render_card, write_card
 from .notice import APACHE_LICENCE, NOTICE, render_notice, write_apache_licence
 
@@ -85,18 +86,20 @@ def assemble_folder(
             this package; it is left as it is.
         destination (`str` or `Path`): an empty folder.
         repo_id (`str`, *optional*): Hub id, which the card's examples then use.
-        licence (`str`, *optional*): Hub identifier of the licence of the weights. Default: that of the folder's card,
-            of the weights that a run started from, or of the authors' weights; else `"unknown"`.
+        licence (`str`, *optional*): Hub identifier of the licence of the weights. Default: that of `card`, of the
+            folder's card, of the weights that a run started from, or of the authors' weights; else `"unknown"`.
         with_code (`bool`, *optional*, defaults to `False`): add the code of model and preprocessing.
         card (`str` or `Path`, *optional*): a card to use instead of the one that is rendered.
 
     Returns:
         [`AssembledFolder`]: weights, `config.json`, `preprocessor_config.json`, tokenizer where there is one,
         `README.md` with its pictures, `NOTICE`, of a run `run.json` and `metrics.json`, and with code the files that
-        `auto_map` names. Checkpoints, optimizer states, logs and predictions, which name patients, stay behind.
+        `auto_map` names. Checkpoints, optimizer states, logs and predictions, which name patients, stay behind, and
+        so do the places on this machine and the tokens that the record of an older run may hold.
 
     Raises:
-        PublishingError: if the folder is no finished model of this package, or a file is missing.
+        PublishingError: if the folder is no finished model of this package, a file is missing, or a card of one's own
+            names where files lie on this machine.
     """
     source, destination = Path(source), Path(destination)
     config = _read_config(source)
@@ -104,9 +107,9 @@ def assemble_folder(
     _check_finished(source)
     preprocessor = _read_preprocessor(source)
     run = _read_json(source / "run.json") if (source / "run.json").is_file() else None
-    licence = _choose_licence(source, entry, run, licence)
+    chosen = _choose_licence(source, entry, run, licence, card)
     window = next((step.get("seconds") for step in preprocessor["recipe"] if step["step"] == "crop"), None)
-    folder = AssembledFolder(destination, source, entry, auto_class, licence, with_code, window)
+    folder = AssembledFolder(destination, source, entry, auto_class, chosen, with_code, window)
 
     names = _weight_files(source)
     names += _tokenizer_files(source, entry, config)
@@ -114,6 +117,9 @@ def assemble_folder(
     names += sorted(path.name for path in source.iterdir() if path.is_file() and _LICENCE_FILE.fullmatch(path.name))
     for name in names:
         shutil.copyfile(source / name, destination / name)
+    for name in _RUN_FILES:
+        if (destination / name).is_file():
+            _clean_record(folder, destination / name)
     cleaned = {key: value for key, value in config.items() if key not in _OF_SESSION}
     _write_json(destination / "config.json", cleaned)
     _write_json(destination / "preprocessor_config.json", preprocessor)
@@ -125,9 +131,14 @@ def assemble_folder(
         write_apache_licence(destination / APACHE_LICENCE)
     _write_card(folder, run, preprocessor, repo_id, card)
     own = (source / NOTICE).read_text(encoding="utf-8") if (source / NOTICE).is_file() else None
-    (destination / NOTICE).write_text(render_notice(licence, with_code, own), encoding="utf-8")
-    if licence == "unknown":
+    (destination / NOTICE).write_text(render_notice(chosen, with_code, own), encoding="utf-8")
+    if chosen == "unknown":
         folder.notes.append(_tell_unknown_licence(source))
+    elif licence is None and card is None and run is None and is_converted_original(source):
+        folder.notes.append(
+            f"The licence {chosen} is assumed, from the weights that the authors of {entry.model_type} published. If "
+            "these are others, say which with licence=, and give a card with their own figures with card=."
+        )
     folder.left_out = sorted(
         path.name + "/" * path.is_dir() for path in source.iterdir() if not (destination / path.name).exists()
     )
@@ -146,6 +157,29 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _clean_record(folder: AssembledFolder, path: Path) -> None:
+    """Take out of a record of a run what runs do not record any more."""
+    content = _read_json(path)
+    cleaned = without_private_values(content)
+    if cleaned != content:
+        path.write_text(json.dumps(cleaned, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        folder.notes.append(
+            f"{path.name} held places on this machine or a token; they are shortened or left out of what is published."
+        )
+
+
+def _check_places(card: Path, text: str) -> None:
+    """Make sure that a card does not tell where files lie on this machine."""
+    home = re.compile(r"(file://)?(~|/home/|/Users/|/root/|[A-Za-z]:[\\/]Users)")
+    found = [
+        path for path in absolute_paths(text) if home.match(path) or (path.count("/") > 1 and Path(path).exists())
+    ]
+    if found:
+        raise PublishingError(
+            f"The card {card} tells where files lie on this machine: {', '.join(found[:3])}. Write their names alone."
+        )
 
 
 def _read_config(source: Path) -> dict[str, Any]:
@@ -243,7 +277,9 @@ def _tokenizer_files(source: Path, entry: ModelEntry, config: dict[str, Any]) ->
     return found
 
 
-def _choose_licence(source: Path, entry: ModelEntry, run: dict[str, Any] | None, given: str | None) -> str:
+def _choose_licence(
+    source: Path, entry: ModelEntry, run: dict[str, Any] | None, given: str | None, card: str | Path | None
+) -> str:
     if given is not None:
         if given not in LICENCES:
             near = difflib.get_close_matches(given.lower(), sorted(LICENCES), n=3)
@@ -252,7 +288,8 @@ def _choose_licence(source: Path, entry: ModelEntry, run: dict[str, Any] | None,
                 f"{', '.join(near or ['apache-2.0', 'cc-by-4.0', 'cc-by-nc-4.0', 'mit'])}."
             )
         return given
-    named = licence_of_folder(source)
+    named = licence_of_card(card) if card is not None else None
+    named = named or licence_of_folder(source)
     if named is not None:
         return named
     if run is not None:
@@ -351,6 +388,7 @@ def _write_own_card(folder: AssembledFolder, path: Path, location: str, preproce
     except (ValueError, yaml.YAMLError) as error:
         raise PublishingError(f"The metadata between the --- lines of {path} is no YAML: {error}.") from error
     text = path.read_text(encoding="utf-8")
+    _check_places(path, text)
     body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
     with_head = folder.auto_class == "AutoModelForSequenceClassification"
     model_type = folder.entry.model_type

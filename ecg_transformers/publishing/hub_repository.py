@@ -34,7 +34,7 @@ _TOKEN_HELP = (
 
 
 class HubError(PublishingError):
-    """The Hub refused, or cannot be reached; nothing was published. The message says what to do."""
+    """The Hub refused, or cannot be reached; nothing was published unless the message says so, and what to do."""
 
 
 @dataclass
@@ -151,7 +151,8 @@ def upload(folder: Path, target: Target, commit_message: str) -> str:
         `str`: address of the commit or pull request.
 
     Raises:
-        HubError: if the Hub refuses; it is then as it was.
+        HubError: if the Hub refuses; it is then as it was. Also if files are missing after the commit, or it cannot be
+            asked for them: the commit is there then, and the message names it.
     """
     api = HfApi()
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -172,11 +173,18 @@ def upload(folder: Path, target: Target, commit_message: str) -> str:
             if not target.exists:
                 _take_back(api, target.repo_id)
             raise
+    try:
         missing = sorted(set(paths) - set(api.list_repo_files(target.repo_id, revision=commit.oid)))
+    except (Exception, KeyboardInterrupt) as error:
+        told = _without_token(f"{type(error).__name__}: {error}".rstrip(": "))
+        raise HubError(
+            f"Published at {commit.commit_url}, but not verified ({told}). Look there whether these files are all in "
+            f"it: {', '.join(paths)}."
+        ) from error
     if missing:
         raise HubError(
-            f"{commit.commit_url} lacks {', '.join(missing)}: a .gitignore in the repository leaves them out. "
-            "Remove it there and publish again."
+            f"Published, but {commit.commit_url} lacks {', '.join(missing)}: a .gitignore in the repository leaves them "
+            "out. Remove it there and publish again."
         )
     return commit.pr_url or commit.commit_url
 

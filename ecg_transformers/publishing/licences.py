@@ -19,20 +19,26 @@ def licence_of_folder(folder: str | Path | None) -> str | None:
     Returns:
         `str`: Hub identifier; `None` if this is no folder, or its card is missing, damaged, or names none.
     """
-    import yaml
-    from huggingface_hub import metadata_load
-
     if folder is None or not Path(folder).is_dir():
         return None
     folder = Path(folder).resolve()
     for place in (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,):
-        try:
-            licence = (metadata_load(place / "README.md") or {}).get("license")
-        except (OSError, ValueError, yaml.YAMLError):
-            continue
-        if isinstance(licence, str) and licence != "unknown":
+        licence = licence_of_card(place / "README.md")
+        if licence is not None:
             return licence
     return None
+
+
+def licence_of_card(path: str | Path) -> str | None:
+    """Return the licence that the metadata of a card name; `None` if it is missing, damaged, or names none."""
+    import yaml
+    from huggingface_hub import metadata_load
+
+    try:
+        licence = (metadata_load(path) or {}).get("license")
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return licence if isinstance(licence, str) and licence != "unknown" else None
 
 
 def licence_of(run: dict[str, Any], licence: str | None) -> str:

@@ -41,7 +41,8 @@ EPILOG = """examples:
 
 The token is taken from the environment (HF_TOKEN) or from `hf auth login`; it is never
 shown. Exit codes: 0 published or, with --dry_run, fit to be; 2 an argument, the folder,
-its check or the Hub says no, and nothing was published; 130 after Ctrl-C.
+its check or the Hub says no, and nothing was published unless the message says so; 130
+after Ctrl-C.
 """
 
 
@@ -131,7 +132,8 @@ def publish(arguments: PublishArguments) -> str | None:
         `str`: address of the commit or pull request; `None` after a dry run.
 
     Raises:
-        PublishingError: if anything speaks against it; nothing was published then, and no folder is left.
+        PublishingError: if anything speaks against it; nothing was published then, unless the message says so, and no
+            folder is left.
         FolderCheckError: if the folder does not open elsewhere as it does here.
     """
     try:
@@ -147,22 +149,22 @@ def _publish(arguments: PublishArguments) -> str | None:
         # The cards of authors name their folder, so the place is called like it
         path = Path(place) / "published"
         path.mkdir()
-        folder = assemble_folder(
-            arguments.folder,
-            path,
-            repo_id=arguments.repo_id,
-            licence=arguments.licence,
-            with_code=arguments.include_code,
-            card=arguments.card,
-        )
         if not arguments.dry_run:
-            # Before the check, which takes a while
+            # First, since the card names the repository with its namespace
             target = find_target(
                 arguments.repo_id,
                 revision=arguments.revision,
                 create_pr=arguments.create_pr,
                 private=arguments.private,
             )
+        folder = assemble_folder(
+            arguments.folder,
+            path,
+            repo_id=arguments.repo_id if target is None else target.repo_id,
+            licence=arguments.licence,
+            with_code=arguments.include_code,
+            card=arguments.card,
+        )
         _tell_folder(folder)
         _check(folder)
         if target is None:

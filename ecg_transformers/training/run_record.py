@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..files import written_atomically
+from ..private_values import without_private_values
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
@@ -141,7 +142,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def describe_arguments(*arguments: Any) -> dict[str, dict[str, Any]]:
-    """Return the arguments that differ from their defaults, by class; of paths the last part only.
+    """Return the arguments that differ from their defaults, by class; of paths the last part only, and no tokens.
 
     A model folder is published with this record in it; where files lay on somebody's disk does not belong there.
     """
@@ -162,7 +163,7 @@ def describe_arguments(*arguments: Any) -> dict[str, dict[str, Any]]:
                 named = value if isinstance(value, list) else [value]
                 named = [_last_part(part, entry.name in _PATHS) for part in named]
                 value = named if isinstance(value, list) else named[0]
-            entries[entry.name] = to_plain(value)
+            entries[entry.name] = without_private_values(to_plain(value))
         record[type(group).__name__] = entries
     return record
 

@@ -182,10 +182,10 @@ def without_labels(arguments: CorpusArguments) -> CorpusArguments:
 
 
 def corpus_name(arguments: CorpusArguments) -> str:
-    """Return what a corpus is called in records and cards: of a folder the last part."""
+    """Return what a corpus is called in records and cards: of a folder or file the last part."""
     if arguments.corpus == "folder":
         return Path(arguments.data_dir).name
-    return Path(arguments.corpus).name if Path(arguments.corpus).is_dir() else arguments.corpus
+    return Path(arguments.corpus).name if Path(arguments.corpus).exists() else arguments.corpus
 
 
 def corpus_facts(arguments: CorpusArguments, splits: Mapping[str, Any]) -> dict[str, Any]:

@@ -251,6 +251,28 @@ def test_a_licence_in_the_card_is_kept_and_other_changes_are_told(finished_run, 
     assert (mine.path / "learning_curve.png").is_file() and mine.notes == []
 
 
+def test_the_licence_of_a_given_card_is_taken(finished_run, tmp_path):
+    card = tmp_path / "mine.md"
+    card.write_text("---\nlicense: mit\n---\n# Mine\n")
+    assert assembled(finished_run, tmp_path / "clean", card=card).licence == "mit"
+    assert assembled(finished_run, tmp_path / "other", card=card, licence="cc0-1.0").licence == "cc0-1.0"
+
+
+def test_places_on_the_machine_are_not_published(finished_run, tmp_path):
+    arguments = {"Arguments": {"corpus_options": ["labels_csv=/data/alice/labels.csv", "token=geheim"]}}
+    folder = copied(finished_run, tmp_path / "run", run=lambda run: run | {"arguments": arguments})
+    write_card(folder)
+    found = assembled(folder, tmp_path / "clean")
+    for name in ("run.json", "README.md"):
+        text = (found.path / name).read_text()
+        assert "labels_csv=labels.csv" in text and "alice" not in text and "geheim" not in text
+    assert ["run.json held places" in note for note in found.notes] == [True, False]  # and no licence
+    with pytest.raises(PublishingError, match="where files lie on this machine: .*clean/run.json. Write their"):
+        card = tmp_path / "mine.md"
+        card.write_text(f"# Mine\n\nSee {found.path / 'run.json'}.\n")
+        assembled(folder, tmp_path / "mine", card=card)
+
+
 def test_another_licence_than_that_of_the_start_is_told(finished_run, tmp_path):
     folder = copied(
         finished_run,
@@ -344,7 +366,9 @@ def test_a_converted_original_gets_the_card_of_its_family(golden, tmp_path):
     converted = convert_checkpoint(source, tmp_path / "hubert-ecg-converted")
     found = assembled(converted, tmp_path / "clean", repo_id="me/hubert-ecg", with_code=True)
     card = ModelCard.load(found.path / "README.md")
-    assert (card.data.license, found.licence) == ("cc-by-nc-4.0", "cc-by-nc-4.0") and found.notes == []
+    assert (card.data.license, found.licence) == ("cc-by-nc-4.0", "cc-by-nc-4.0")
+    (note,) = found.notes
+    assert "licence cc-by-nc-4.0 is assumed" in note
     assert card.text.lstrip().startswith("# hubert-ecg\n") and "Converted from `checkpoint`" in card.text
     assert 'folder = "me/hubert-ecg"' in card.text
     assert "arXiv" in card.text or "medRxiv" in card.text

@@ -71,6 +71,7 @@ note("belongs to another", lambda: find_target("bert/his"))
 note("a namespace of another", lambda: find_target("carla/new"))
 note("new and a pull request", lambda: find_target("anna/new", create_pr=True))
 note("fails at the commit", lambda: upload(Path(folder).parent / "small", find_target("anna/full"), "Full"))
+note("cannot be listed", lambda: upload(Path(folder).parent / "small", find_target("anna/unlisted"), "Seen by none"))
 note("fails at the upload", lambda: upload(Path(folder), find_target("anna/refused"), "Refused"))
 os.environ["HF_TOKEN"] = "hf_reads"
 note("reads only", lambda: command(folder, "--repo_id", "anna/tiny"))
@@ -110,6 +111,7 @@ def hub():
     hub.create("anna/open")
     hub.create("bert/his")
     hub.failures[("POST", "/api/models/anna/full/commit")] = (507, "storage is full")
+    hub.failures[("GET", "/api/models/anna/unlisted/")] = (500, "come back later")
     hub.failures[("POST", "/anna/refused.git/info/lfs")] = (403, "no large files for you")
     yield hub
     hub.close()
@@ -172,7 +174,7 @@ def test_a_card_of_ones_own_stays_and_is_completed(results, hub):
     card = files["README.md"].decode()
     assert "Told by me." in card and "license: mit" in card and "- mine" in card
     assert "library_name: ecg_transformers" in card and "- custom_code" in card
-    assert "trust_remote_code=True" in card and 'folder = "tiny"' in card
+    assert "trust_remote_code=True" in card and 'folder = "anna/tiny"' in card
     assert files["NOTICE"].decode().startswith("Weights: mit (https://opensource.org/license/mit).")
 
 
@@ -223,8 +225,15 @@ def test_the_script_ends_before_the_check_where_nothing_can_be_sent(results, cas
     assert "Checking" not in out
 
 
+def test_what_arrived_and_cannot_be_verified_is_told_as_published(results, hub):
+    told = results["cannot be listed"][0]
+    commit = list(hub.repositories["anna/unlisted"]["commits"])[-1]
+    assert told.startswith(f"HubError: Published at {hub.endpoint}/anna/unlisted/commit/{commit}, but not verified (")
+    assert "Nothing was published" not in told and hub.files("anna/unlisted")["config.json"] == b"{}"
+
+
 def test_nothing_is_left_where_it_failed(results, hub):
-    assert hub.repositories.keys() == {"anna/open", "bert/his", "anna/tiny"}
+    assert hub.repositories.keys() == {"anna/open", "bert/his", "anna/tiny", "anna/unlisted"}
     assert ("POST", "/api/models/anna/full/commit/main") in hub.requests
 
 
