@@ -183,8 +183,8 @@ def upload(folder: Path, target: Target, commit_message: str) -> str:
         ) from error
     if missing:
         raise HubError(
-            f"Published, but {commit.commit_url} lacks {', '.join(missing)}: a .gitignore in the repository leaves them "
-            "out. Remove it there and publish again."
+            f"Published, but {commit.commit_url} lacks {', '.join(missing)}: a .gitignore in the repository leaves "
+            "them out. Remove it there and publish again."
         )
     return commit.pr_url or commit.commit_url
 
