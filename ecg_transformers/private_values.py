@@ -15,7 +15,7 @@ _SECRET_IN_TEXT = re.compile(
 _PART = r"""[^\s/\\'",;:)\]}|<>`]+"""
 _PATH = re.compile(
     rf"""(?:^|(?<=[\s='"\[({{,:;|`]))            # not in a URL, a fraction or a relative path
-    (?:file://)?(?:(?:~[\w.-]*)?(?:/{_PART})+/?|(?:[A-Za-z]:[\\/]|\\\\)(?:{_PART}[\\/]+)*{_PART}[\\/]?)""",
+    (?:file://)?(?:(?:~[\w.-]*)?(?:/{_PART})+/?|(?:[A-Za-z]:[\\/]|\\\\)(?:{_PART}[\\/]+)*{_PART}[\\/]?)(?<!\.)""",
     re.X,
 )
 # A whole value that is a path may hold spaces and commas

@@ -19,6 +19,7 @@ from ecg_transformers.training.run_record import describe_arguments
         ("files=/home/alice/a.csv,/home/alice/b.csv", "files=a.csv,b.csv"),
         ('{"csv": "/home/alice/a.csv", "token": "abc"}', '{"csv": "a.csv", <secret>}'),
         ("read `/home/alice/x.csv`: 3 rows", "read `x.csv`: 3 rows"),
+        ("It is in /home/alice/x.csv.", "It is in x.csv."),
         ("key hf_abcdefghijkl", "key <secret>"),
         ("file:///home/alice/x.csv", "x.csv"),
     ],
