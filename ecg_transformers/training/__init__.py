@@ -107,6 +107,7 @@ _PUBLIC_NAMES = {
     "uniformity": ".alignment_uniformity",
     "plot_reconstruction": ".reconstruction_pictures",
     "HYBRID_ECG_DEMO_SETTINGS": ".presets",
+    "HYBRID_ECG_TINY_SETTINGS": ".presets",
     "hybrid_ecg_demo_arguments": ".presets",
     "DEMO_SETTINGS": ".presets",
     "demo_arguments": ".presets",

@@ -218,8 +218,8 @@ def parse_hybrid_ecg_pretraining_arguments(
         "0 leaves a plain masked autoencoder, --reconstruction_loss_weight 0 --contrastive_loss_weight 1 plain "
         "SimCLR. Logged are both, alignment (how close the views of a record are; lower is better) and uniformity "
         "(how evenly records spread; lower is better, near 0 they have collapsed). The first argument may be a .json "
-        "or .yaml file with the same names. --preset demo trains on the synthetic corpus in minutes. The result goes "
-        "to training_scripts/finetune_classification.py --model_name_or_path.",
-        usage="%(prog)s [run.yaml] [--preset demo] --output_dir FOLDER [options]",
+        "or .yaml file with the same names. --preset demo trains on the synthetic corpus in minutes, --preset tiny "
+        "the size tiny in ten. The result goes to training_scripts/finetune_classification.py --model_name_or_path.",
+        usage="%(prog)s [run.yaml] [--preset demo|tiny] --output_dir FOLDER [options]",
         presets=HYBRID_ECG_PRESETS,
     )

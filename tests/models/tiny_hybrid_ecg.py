@@ -92,6 +92,7 @@ SETTINGS = {
         ({"layer_norm_eps": float("inf")}, "layer_norm_eps"),
         ({"initializer_range": -1}, "initializer_range"),
         ({"initializer_range": float("nan")}, "initializer_range"),
+        ({"residual_initializer_scale": 0}, "residual_initializer_scale"),
         ({"hidden_dropout": -0.1}, "hidden_dropout"),
         ({"attention_dropout": 1.5}, "attention_dropout"),
         ({"pooling": "max"}, "pooling"),
@@ -123,6 +124,7 @@ SETTINGS = {
         hidden_dropout hidden_size id2label initializer_range intermediate_size label2id layer_norm_eps
         mask_long_span_share mask_ratio mask_short_span_length mask_span_length mask_strategy model_type
         normalize_targets num_attention_heads num_hidden_layers num_leads patch_layout patch_size pooling pos_weight
-        problem_type projection_size reconstruction_loss_weight temperature transformers_version""".split()
+        problem_type projection_size reconstruction_loss_weight residual_initializer_scale
+        temperature transformers_version""".split()
     ),
 }

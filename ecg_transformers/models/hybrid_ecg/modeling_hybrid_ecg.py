@@ -77,7 +77,7 @@ class HybridECGPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
+            init.xavier_uniform_(module.weight, gain=getattr(module, "initializer_gain", 1.0))
         elif isinstance(module, nn.Conv1d):
             # The same rule, with the convolution as a linear map of patches
             inputs = module.in_channels * module.kernel_size[0]
@@ -146,6 +146,9 @@ class HybridECGModel(HybridECGPreTrainedModel):
         super().__init__(config)
         self.embeddings = HybridECGEmbeddings(config)
         self.layers = nn.ModuleList(CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers))
+        for layer in self.layers:
+            for last in (layer.self_attn.out_proj, layer.mlp.fc2):
+                last.initializer_gain = config.residual_initializer_scale
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
