@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,3 +37,19 @@ def written_atomically(path: str | Path, mode: str = "w", **options: Any) -> Ite
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def printable(text: str) -> str:
+    """Return text that UTF-8 can hold: bytes of file names that are none are escaped.
+
+    Args:
+        text (`str`): a path from the file system, or text with one in it (`os.fsdecode` keeps such bytes as
+            surrogates).
+    """
+    if text.isascii():
+        return text
+    return re.sub("[\ud800-\udfff]", lambda match: _escaped(ord(match[0])), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"

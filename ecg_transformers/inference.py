@@ -21,6 +21,7 @@ from .corpora.file_workers import in_order, worker_pool
 from .decisions import resolve_thresholds, summarize_groups
 from .evaluation import aggregate_windows
 from .feature_extraction.feature_extraction_ecg import ECGFeatureExtractor, ECGSignalWarning
+from .files import printable
 from .input_listing import Entry
 from .model_folders import load_feature_extractor, load_model, usable_device
 from .readers import ECGReadError, read_ecg
@@ -45,7 +46,7 @@ class InferenceResult:
     """What came out for one file: `values` on success, `error` otherwise.
 
     Args:
-        path (`str`): the file.
+        path (`str`): the file; bytes of its name that are no UTF-8 are escaped (`files.printable`).
         record_id (`str`, *optional*): the record's own name.
         values (`np.ndarray`, *optional*): probabilities or regression values of shape `(labels,)`, or an embedding.
         num_windows (`int`): windows that were combined.
@@ -101,6 +102,12 @@ class ECGInference:
         stored = None if self.embeddings else getattr(config, "window_aggregation", None)
         self.aggregation = self.aggregation or stored or "mean"
         if not self.embeddings:
+            repeated = sorted({name for name in self.label_names if self.label_names.count(name) > 1})
+            if repeated:
+                raise ValueError(
+                    f"Several outputs of the model are called {', '.join(map(repr, repeated))}, so that their values "
+                    "could not be told apart. Give each output its own name (`id2label` in config.json)."
+                )
             if self.thresholds is not None and not self.has_thresholds:
                 raise ValueError(
                     f"A {config.problem_type} model has no thresholds; got {self.thresholds!r}. Leave them out."
@@ -239,7 +246,7 @@ class ECGInference:
         Raises:
             OSError: if a process ended abruptly.
         """
-        entries = (one if isinstance(one, Entry) else Entry(str(one), str(one)) for one in paths)
+        entries = (one if isinstance(one, Entry) else Entry(printable(str(one)), str(one)) for one in paths)
         for results in self.over_batches(entries, workers):
             yield from results
 
@@ -262,13 +269,13 @@ class ECGInference:
             yield from map(self._over_batch, batches)
         elif self._workers_run_the_model:
             with worker_pool(workers, _keep, (self,)) as pool:
-                for results, told in in_order(pool, _infer, batches, _AHEAD * workers):
+                for results, told in in_order(pool, _infer, batches, _AHEAD * workers, _described):
                     _tell(told)
                     yield results
         else:
             with worker_pool(workers) as pool:
                 read = partial(_read, options=self.read_options)
-                for items, rest in in_order(pool, read, batches, _AHEAD * workers):
+                for items, rest in in_order(pool, read, batches, _AHEAD * workers, _described):
                     results = list(self.run_batch(items))
                     while rest:
                         items, rest = pool.submit(read, rest).result()
@@ -302,13 +309,14 @@ class ECGInference:
             rows = None
         for path, record in batch:
             if not isinstance(record, ECGRecord):
-                yield InferenceResult(path, error=record)
+                yield InferenceResult(path, error=None if record is None else _naming(path, record))
                 continue
             name = record.metadata.get("record_id")
+            name = None if name is None else printable(str(name))
             try:
                 row, count, leads = next(rows) if rows is not None else tuple(part[0] for part in self([record]))
             except ValueError as error:
-                yield InferenceResult(path, name, error=str(error))
+                yield InferenceResult(path, name, error=_naming(path, str(error)))
                 continue
             if leads.any():
                 without = [lead for lead, usable in zip(self.extractor.lead_names, leads, strict=True) if not usable]
@@ -341,8 +349,10 @@ def _read(
     items: list[tuple[str, ECGRecord | str | None]] = []
     num_samples = 0
     for entry in entries:
+        record = entry.error
         try:
-            record = read_ecg(entry.path, **options) if entry.sure or is_recording(entry.path) else None
+            if record is None and (entry.sure or is_recording(entry.path)):
+                record = read_ecg(entry.path, **options)
         except (ECGReadError, ImportError) as error:
             record = str(error)
         if isinstance(record, ECGRecord):
@@ -351,6 +361,16 @@ def _read(
         if num_samples > _LARGEST_BATCH:
             break
     return items, entries[len(items) :]
+
+
+def _naming(path: str, reason: str) -> str:
+    reason = printable(reason)
+    return reason if path in reason else f"{path}: {reason}"
+
+
+def _described(entries: Sequence[Entry]) -> str:
+    more = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
+    return f"{entries[0].name}{more}"
 
 
 # Of a worker process: what it runs, and the warnings that it has passed on

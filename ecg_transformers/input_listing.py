@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .files import printable
 from .readers import list_readers
 from .readers.folder import is_recording, search_folder, walk_folder
 from .readers.parquet_files import count_recordings
@@ -19,14 +21,17 @@ class Entry(NamedTuple):
     """One file that is to be read.
 
     Args:
-        name (`str`): what results are listed under: the path, or the cell of a table.
+        name (`str`): what results are listed under: the path, or the cell of a table, as `files.printable` gives it.
         path (`str`): the file, or the part of one.
         sure (`bool`): it is said to be a recording; the others of a folder are left out if they are none.
+        error (`str`, *optional*): why it cannot be read, where listing has told: a subfolder that cannot be listed, a
+            link that leads nowhere.
     """
 
     name: str
     path: str
     sure: bool = True
+    error: str | None = None
 
 
 class InputListing:
@@ -55,7 +60,7 @@ class InputListing:
                 _check_table(entry, path_column)
             elif not os.path.isdir(entry):
                 _check_exists(entry)
-            elif not any(one.sure or is_recording(one.path) for one in self._of_input(entry)):
+            elif not any(one.sure or is_recording(one.path) for one in _with_bar(self._of_input(entry))):
                 raise _no_recording(Path(entry), [])
 
     @property
@@ -78,24 +83,30 @@ class InputListing:
         """
         count, seen = 0, hashlib.blake2b(digest_size=16)
         last: tuple[str, str] = ("", "")
-        for entry in self:
+        for entry in _with_bar(self):
             count += 1
             if digest:
                 file = referenced_file(entry.path)
                 if file != last[0]:
                     last = (file, _stamp(file))
-                seen.update(f"{entry.name}\0{last[1]}\n".encode("utf-8", "surrogateescape"))
+                seen.update(f"{entry.name}\0{last[1]}\n".encode())
         return count, seen.hexdigest()
 
     def _of_input(self, entry: str) -> Iterator[Entry]:
         if self.path_column is not None:
             folder = os.path.dirname(entry)
             for name in _cells(entry, self.path_column):
-                yield Entry(name, os.path.join(folder, name))
+                yield Entry(printable(name), os.path.join(folder, name))
         elif os.path.isdir(entry):
-            for file in walk_folder(entry):
+            unusable: list[Entry] = []
+            files = walk_folder(entry, on_error=lambda path, reason: unusable.append(_unusable(path, reason)))
+            for file in files:
+                # Told of before this file was found
+                yield from unusable
+                unusable.clear()
                 if not self._is_left_out(file.path):
                     yield from _recordings_in(file.path.removeprefix(f".{os.sep}"), sure=False)
+            yield from unusable
         else:
             yield from _recordings_in(entry, sure=True)
 
@@ -104,6 +115,16 @@ class InputListing:
             return False
         path = os.path.abspath(path)
         return any(path == one or path.startswith(one + os.sep) for one in self.left_out)
+
+
+def is_recording_or_packed(path: Path) -> bool:
+    """Tell whether a file is a recording, or holds some in rows; embeddings that `embed` wrote are none."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    if path.suffix.lower() == ".npz" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return "embeddings.npy" not in archive.namelist()
+    return is_recording(path) or count_recordings(path) is not None
 
 
 def list_ecg_files(
@@ -137,11 +158,23 @@ def list_ecg_files(
 def _recordings_in(path: str, sure: bool) -> Iterator[Entry]:
     count = count_recordings(path) if path.lower().endswith(".parquet") and os.path.isfile(path) else None
     if count is None:
-        yield Entry(path, path, sure)
+        yield Entry(printable(path), path, sure)
         return
     for row in range(count):
         name = str(RowReference(path, "ecg", row))
-        yield Entry(name, name)
+        yield Entry(printable(name), name)
+
+
+def _unusable(path: str, reason: str) -> Entry:
+    path = path.removeprefix(f".{os.sep}")
+    return Entry(printable(path), path, error=printable(reason))
+
+
+def _with_bar(entries: Iterable[Entry]) -> Iterator[Entry]:
+    from tqdm.auto import tqdm
+
+    # How many there are is not known before.
+    return tqdm(entries, desc="Searching", unit=" files", delay=2)
 
 
 def _check_exists(entry: str | Path) -> None:

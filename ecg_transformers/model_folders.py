@@ -26,7 +26,8 @@ def usable_device(device: str | int | torch.device | None) -> torch.device:
     if isinstance(device, int):
         device = "cpu" if device < 0 else f"cuda:{device}"
     try:
-        torch.empty(0, device=device)
+        # The device `meta` makes tensors, which hold nothing.
+        torch.empty(1, device=device).item()
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -38,7 +38,7 @@ class ResumableResults:
         description (`dict`): JSON of what the results depend on, by the name that it is called in messages.
         files_per_part (`int`, *optional*, defaults to 1000): entries after which a part is written. It is also
             written after a minute.
-        overwrite (`bool`, *optional*, defaults to `False`): start over where there are parts of something else.
+        overwrite (`bool`, *optional*, defaults to `False`): start over where there are parts, also of the same run.
 
     Raises:
         ValueError: if there are parts of another run, or another process is writing them.
@@ -108,6 +108,41 @@ class ResumableResults:
     def close(self) -> None:
         """Give the lock back."""
         self._lock.close()
+
+    def check_names(self, names: Iterator[str]) -> None:
+        """Make sure that the parts are of the entries that the input begins with, and take these from it.
+
+        Raises:
+            ValueError: otherwise: the input has changed while the parts were written.
+        """
+        for number, kept in enumerate(self._paths(), 1):
+            name = next(names, None)
+            if name != kept:
+                raise ValueError(
+                    f"{self.folder} does not fit the input: entry {number} is {kept} there and {name} now, so files "
+                    "came or went during the interrupted run. Pass overwrite=True to start anew, or name another "
+                    "output."
+                )
+
+    def _paths(self) -> Iterator[str]:
+        import pyarrow.parquet as pq
+
+        for path in self.parts:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(columns=["path"]):
+                    yield from batch.column(0).to_pylist()
+
+    def check_complete(self, total: int) -> None:
+        """Make sure that there are as many results as the input had entries.
+
+        Raises:
+            ValueError: otherwise: the input has changed during the run.
+        """
+        if self.done != total:
+            raise ValueError(
+                f"The input had {total} entries when the run began and {self.done} were found: files came or went "
+                "during it. Nothing is written. When the folder is at rest, pass overwrite=True to start anew."
+            )
 
     def add(self, results: Sequence[InferenceResult]) -> None:
         """Take the results of the next entries of the input."""

@@ -90,7 +90,7 @@ def predict(*arguments: object) -> int:
 def undisturbed(folder, model, tmp_path_factory):
     output = tmp_path_factory.mktemp("undisturbed") / "p.parquet"
     assert predict(folder, "--model", model, "-o", output, "--batch_size", 2, "--workers", 0) == 1
-    assert sorted(path.name for path in output.parent.iterdir()) == ["p.errors.csv", "p.parquet"]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["p.parquet", "p.parquet.errors.csv"]
     return output
 
 
@@ -167,7 +167,8 @@ def test_an_interrupted_run_goes_on(folder, model, undisturbed, tmp_path, capsys
     done = int(told.partition("going on after ")[2].split()[0])
     assert 12 <= done <= NUM_FILES and f"going on after {done} of {NUM_FILES + 2} files" in told
     assert output.read_bytes() == undisturbed.read_bytes()
-    assert output.with_name("p.errors.csv").read_bytes() == undisturbed.with_name("p.errors.csv").read_bytes()
+    errors = "p.parquet.errors.csv"
+    assert output.with_name(errors).read_bytes() == undisturbed.with_name(errors).read_bytes()
     assert not list(tmp_path.glob("*.parts")) and not list(tmp_path.glob(".*"))
 
 
@@ -234,12 +235,12 @@ def test_workers_and_batches_change_no_result(folder, model, undisturbed, tmp_pa
     for name in ("AF", "LBBB", "sinus rhythm"):
         np.testing.assert_allclose(found.pop(name), expected.pop(name), atol=2e-6)
     assert found == expected
-    with output.with_name("p.errors.csv").open() as file:
+    with output.with_name("p.parquet.errors.csv").open() as file:
         (error,) = csv.DictReader(file)
     assert error["path"] == str(folder / "1" / "bad.npz") and "bad.npz" in error["reason"]
     # A table of errors of old does not stay beside a table without any
     assert predict(folder / "0", "--model", model, "-o", output) == 0
-    assert not output.with_name("p.errors.csv").exists()
+    assert not output.with_name("p.parquet.errors.csv").exists()
 
 
 @pytest.mark.parametrize("largest", [1, inference._LARGEST_BATCH])
@@ -302,7 +303,7 @@ def test_tables_of_paths(folder, model, undisturbed, tmp_path, capsys):
             assert [row["path"] for row in rows] == [*names[:3], names[4]]
             for row in rows:
                 assert float(row["AF"]) == pytest.approx(expected[row["record_id"]], abs=2e-6)
-            assert "nowhere.npz" in output.with_name("p.errors.csv").read_text()
+            assert "nowhere.npz" in output.with_name("p.csv.errors.csv").read_text()
         capsys.readouterr()
         assert predict(table, "--path_column", "path", "--model", model) == 1
         assert "no column 'path' (`--path_column`); it has patient, file" in capsys.readouterr().err
@@ -367,8 +368,9 @@ def test_embeddings_of_many_files(folder, model, tmp_path, capsys):
     assert f"{NUM_FILES} embeddings of 16 values" in capsys.readouterr().err
     output = tmp_path / "none.npz"
     assert main(["embed", str(folder / "1" / "bad.npz"), "--model", str(model), "-o", str(output)]) == 1
-    assert "No record could be used; nothing is written" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.glob("none*")) == ["none.errors.csv"]
+    told = capsys.readouterr().err
+    assert f"listed in {output}.errors.csv" in told and f"no embeddings for {output}: it is not written." in told
+    assert sorted(path.name for path in tmp_path.glob("none*")) == ["none.npz.errors.csv"]
 
 
 def test_folders_are_listed_in_the_order_of_their_paths(shared_data):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .inference_options import AT_SCALE, add_inference_options, load_inference, run_inference
-from .options import CommandError, check_ending
+from .inference_options import AT_SCALE, add_inference_options, check_output, load_inference, run_inference
+from .options import CommandError
 
 
 def add_command(commands: Any) -> None:
@@ -31,7 +31,7 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers embed`."""
     if arguments.output:
-        check_ending(arguments.output, (".npz", ".csv", ".parquet", ".jsonl"))
+        check_output(arguments, (".npz", ".csv", ".parquet", ".jsonl"))
     elif not arguments.json:
         raise CommandError("Say where the embeddings go: --output embeddings.npz (or .csv), or --json.")
     from ..result_tables import EmbeddingColumns

@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import printable
 from .messages import Sample, in_options, tell_leads_without_signal, tell_left_out
-from .options import CommandError, add_file_options, read_options
+from .options import CommandError, add_file_options, check_ending, read_options
 
 if TYPE_CHECKING:
     from ..inference import ECGInference, InferenceResult
@@ -28,8 +29,8 @@ _MOST_TOLD = 10
 AT_SCALE = """
 A table is written whole or not at all. Until then its rows are in parts beside it (OUTPUT.parts): an interrupted
 run goes on from the last part when the same command is given again, and refuses to go on with another model, other
-files or other options (--overwrite starts anew). Files that cannot be used are listed in OUTPUT.errors.csv (its
-columns: path, reason), the others go on; the exit code is then 1.
+files or other options (--overwrite starts anew). Files that cannot be used are listed in OUTPUT.errors.csv (such as
+table.parquet.errors.csv; its columns: path, reason), the others go on; the exit code is then 1.
 """
 
 
@@ -65,7 +66,9 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
         help="what an interruption can lose at most of --output; a part also ends after a minute (default: 1000)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="start anew where an interrupted run with other options left parts"
+        "--overwrite",
+        action="store_true",
+        help="start anew, whatever parts an interrupted run has left; of the same command, too",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)")
     parser.add_argument(
@@ -75,6 +78,27 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
         "model's thresholds were chosen, else all)",
     )
     add_file_options(parser)
+
+
+def check_output(arguments: argparse.Namespace, endings: tuple[str, ...]) -> None:
+    """Make sure that `--output` can be written and replaces neither an input nor any recording.
+
+    Raises:
+        CommandError: otherwise.
+    """
+    from ..input_listing import is_recording_or_packed
+    from ..readers.row_reference import referenced_file
+
+    check_ending(arguments.output, endings)
+    output = Path(arguments.output)
+    if not output.exists():
+        return
+    for entry in arguments.inputs:
+        file = referenced_file(entry)
+        if os.path.exists(file) and output.samefile(file):
+            raise CommandError(f"--output {output} is an input, which it would replace; name another file.")
+    if is_recording_or_packed(output):
+        raise CommandError(f"--output {output} holds a recording, which it would replace; name another file.")
 
 
 def load_inference(arguments: argparse.Namespace, embeddings: bool) -> ECGInference:
@@ -142,13 +166,14 @@ def run_inference(
         `int`: the exit code, 1 if a file could not be used.
     """
     from ..input_listing import InputListing
+    from ..resumable_results import parts_folder
 
     output = Path(arguments.output) if arguments.output else None
-    own = [] if output is None else [output, _errors_path(output), *_parts_of(output)]
+    own = [] if output is None else [output, _errors_path(output), parts_folder(output)]
     listing = InputListing(arguments.inputs, arguments.path_column, own)
     total, digest = listing.survey(digest=output is not None)
     workers = _workers(arguments.workers, total)
-    tally = _Tally(listing.folders, arguments.option_names)
+    tally = _Tally([printable(folder) for folder in listing.folders], arguments.option_names)
     if output is None:
         with _bar(total, 0, hidden=sys.stdout.isatty()) as bar:
             for results in inference.over_batches(listing, workers):
@@ -184,11 +209,13 @@ def _run_to_file(
     output, errors = Path(arguments.output), _errors_path(Path(arguments.output))
     described = _description(arguments, inference, digest)
     with ResumableResults(output, described, arguments.files_per_part, arguments.overwrite) as parts, _terminating():
+        entries = iter(listing)
         if parts.num_resumed:
+            parts.check_names(entry.name for entry in islice(entries, parts.done))
             print(f"going on after {parts.num_resumed} of {total} files", file=sys.stderr)
         try:
             with _bar(total, parts.done) as bar:
-                for results in inference.over_batches(islice(listing, parts.done, None), workers):
+                for results in inference.over_batches(entries, workers):
                     parts.add(results)
                     bar.update(len(results))
             parts.write_part()
@@ -202,6 +229,7 @@ def _run_to_file(
                 file=sys.stderr,
             )
             raise
+        parts.check_complete(total)
         size = 0
         for result in parts:
             tally.add(result)
@@ -216,7 +244,8 @@ def _run_to_file(
             print(f"what was not used is listed in {errors}", file=sys.stderr)
         if noun == "embedding" and not tally.used:
             parts.remove()
-            raise CommandError("No record could be used; nothing is written.")
+            kept = "the older file of that name stays as it is" if output.exists() else "it is not written"
+            raise CommandError(f"No record could be used, so there are no embeddings for {output}: {kept}.")
         shape = columns(size)
         write_table(output, shape, lambda: (one for one in parts if one.values is not None))
         tally.tell()
@@ -253,13 +282,7 @@ def _show_one(arguments: argparse.Namespace, shape: Any, result: InferenceResult
 
 
 def _errors_path(output: Path) -> Path:
-    return output.with_name(f"{output.stem}.errors.csv")
-
-
-def _parts_of(output: Path) -> tuple[Path, ...]:
-    from ..resumable_results import parts_folder
-
-    return (parts_folder(output),)
+    return output.with_name(f"{output.name}.errors.csv")
 
 
 def _workers(chosen: int | None, total: int) -> int:

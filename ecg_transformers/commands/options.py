@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,17 @@ def option_names(parser: argparse.ArgumentParser) -> frozenset[str]:
 
 
 def check_ending(path: str, endings: tuple[str, ...]) -> None:
-    """Make sure that `--output` has an ending that can be written, in a folder that exists.
+    """Make sure that `--output` has an ending that can be written, in a folder where it can be.
 
     Raises:
         CommandError: otherwise.
     """
     if Path(path).suffix not in endings:
         raise CommandError(f"--output {path}: expected a name that ends in {' or '.join(endings)}.")
-    if not Path(path).resolve().parent.is_dir():
-        raise CommandError(
-            f"--output {path}: the folder {Path(path).resolve().parent} does not exist; create it first."
-        )
+    if Path(path).is_dir():
+        raise CommandError(f"--output {path} is a folder; name a file, for example one in it.")
+    folder = Path(path).resolve().parent
+    if not folder.is_dir():
+        raise CommandError(f"--output {path}: the folder {folder} does not exist; create it first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CommandError(f"--output {path}: nothing can be written in the folder {folder}; name another one.")

@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .inference_options import AT_SCALE, add_inference_options, load_inference, run_inference
-from .options import CommandError, check_ending
+from .inference_options import AT_SCALE, add_inference_options, check_output, load_inference, run_inference
+from .options import CommandError
 
 if TYPE_CHECKING:
     from ..inference import InferenceResult
@@ -28,7 +28,8 @@ The columns of a table (.csv, .parquet; .jsonl and .json say the same in objects
   path, record_id        the file as it was given, and the record's own name
   num_windows            windows that were combined
   leads_without_signal   leads that are missing, flat or void (a list; in CSV with ; between)
-  labels, undecided      labels found, labels without a threshold (not of regression models)
+  labels, undecided      labels found, labels without a threshold (not of regression models);
+                         names that hold a ; themselves are told apart by the other formats only
   group: NAME            with --groups: the largest probability of the group
   NAME                   the probability of each label, or the value; a label that is called
                          as a column above has the column "label: NAME"
@@ -53,7 +54,7 @@ The columns of a table (.csv, .parquet; .jsonl and .json say the same in objects
 def run(arguments: argparse.Namespace) -> int:
     """Run `ecg-transformers predict`."""
     if arguments.output:
-        check_ending(arguments.output, (".csv", ".json", ".jsonl", ".parquet"))
+        check_output(arguments, (".csv", ".json", ".jsonl", ".parquet"))
     from ..result_tables import PredictionColumns
 
     inference = load_inference(arguments, embeddings=False)

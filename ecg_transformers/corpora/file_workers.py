@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
@@ -89,24 +89,51 @@ def worker_pool(
     try:
         yield pool
     except BrokenProcessPool as error:
-        raise OSError(
-            "A worker process ended abruptly, for example for want of memory. Use fewer workers, or one."
-        ) from error
+        raise _ended_abruptly() from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def in_order(
-    pool: ProcessPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
+    pool: ProcessPoolExecutor,
+    function: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    ahead: int,
+    describe: Callable[[_Item], str] = str,
 ) -> Iterator[_Result]:
-    """Yield the results of a function over items in their order; at most `ahead` are worked on or held."""
-    waiting = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    """Yield the results of a function over items in their order; at most `ahead` are worked on or held.
+
+    Args:
+        pool (`ProcessPoolExecutor`): of `worker_pool`.
+        function (callable): called with an item.
+        items (iterable): what to apply it to.
+        ahead (`int`): items that are worked on or wait.
+        describe (callable, *optional*): names an item in the error.
+
+    Raises:
+        OSError: if a process ended abruptly; it names what was waited for.
+    """
+    waiting: deque[tuple[_Item, Future[_Result]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) >= ahead:
+                yield waiting[0][1].result()
+                waiting.popleft()
+        while waiting:
+            yield waiting[0][1].result()
+            waiting.popleft()
+    except BrokenProcessPool as error:
+        broken = (item for item, future in waiting if not future.done() or future.exception() is not None)
+        first = next(broken, None)
+        raise _ended_abruptly("" if first is None else f" The first thing not done: {describe(first)}.") from error
+
+
+def _ended_abruptly(what: str = "") -> OSError:
+    return OSError(
+        f"A worker process ended abruptly, for example for want of memory.{what} Use fewer workers; if it ends each "
+        "time, one worker and one at a time (batch_size=1, workers=1) tell at which file."
+    )
 
 
 def choose_workers(workers: int | None, count: int) -> int:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class ECGPipeline(Pipeline):
         """Read one recording; what cannot be read becomes its error, for the process that runs the model to judge."""
         try:
             record, name = self._read(inputs, sampling_rate, lead_names, units)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             record, name = error, os.fspath(inputs) if isinstance(inputs, (str, os.PathLike)) else None
         return {"records": [record], "names": [name]}
 
@@ -151,8 +152,8 @@ def check_top_k(top_k: int | None) -> None:
     Raises:
         ValueError: otherwise.
     """
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"`top_k` must be at least 1; got {top_k}.")
+    if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
+        raise ValueError(f"`top_k` is a number of answers, at least 1; got {top_k!r}.")
 
 
 def only_given(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +207,7 @@ class _Items(Dataset):
     def __getitem__(self, index: int) -> Any:
         try:
             return self.items[index]
-        except ValueError as error:
+        except (ValueError, OSError, ImportError) as error:
             # A row that cannot be decoded; what becomes of it is the pipeline's business.
             return error
 

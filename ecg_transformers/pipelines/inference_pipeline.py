@@ -69,8 +69,12 @@ class ECGInferencePipeline(ECGPipeline):
         lead_names: Sequence[str] | None = None,
         units: str | None = None,
         on_error: str | None = None,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Sort what is given into arguments of reading and of running."""
+        if unknown:
+            names = ", ".join(f"`{name}`" for name in unknown)
+            raise TypeError(f"The pipeline has no option {names}; its class lists those it has.")
         check_choice("windows", windows, ("all", "first"))
         check_choice("aggregation", aggregation, ("mean", "max"))
         check_choice("on_error", on_error, ("raise", "warn"))
@@ -96,10 +100,9 @@ class ECGInferencePipeline(ECGPipeline):
         for result in results:
             if result.error is None:
                 continue
-            message = result.error if result.path in result.error else f"{result.path}: {result.error}"
             if on_error == "raise":
-                raise ValueError(message)
-            warnings.warn(f"Not used, the answer is None: {message}", stacklevel=2)
+                raise ValueError(result.error)
+            warnings.warn(f"Not used, the answer is None: {result.error}", stacklevel=2)
         return {"results": results}
 
     @staticmethod

@@ -51,26 +51,38 @@ def search_folder(folder: str | os.PathLike, recursive: bool = True) -> tuple[li
     return found, others
 
 
-def walk_folder(folder: str | os.PathLike, recursive: bool = True) -> Iterator[os.DirEntry]:
+def walk_folder(
+    folder: str | os.PathLike, recursive: bool = True, on_error: Callable[[str, str], None] | None = None
+) -> Iterator[os.DirEntry]:
     """Yield the files of a folder that may be recordings, by their names and what lies beside them.
 
     They come in the order of their paths. No file is opened but the headers of segmented WFDB records, and only the
     names of one folder, and of those above it, are in memory. `is_recording` tells which files are recordings.
+
+    Args:
+        folder (`str` or `os.PathLike`): the folder.
+        recursive (`bool`, *optional*, defaults to `True`): look into its subfolders, too.
+        on_error (callable, *optional*): called with the path of a subfolder that cannot be listed, or of a link that
+            leads nowhere, and the reason, in the order of the files; by default they are warned of.
 
     Raises:
         ECGReadError: if there is no such folder.
     """
     if not os.path.isdir(folder):
         raise ECGReadError(folder, "there is no such folder.", "Pass a folder; one file is read with read_ecg(path).")
-    return _walk(os.fspath(folder), recursive)
+    return _walk(os.fspath(folder), recursive, on_error or _warn)
 
 
-def _walk(folder: str, recursive: bool) -> Iterator[os.DirEntry]:
+def _warn(path: str, reason: str) -> None:
+    warnings.warn(f"{reason} It is left out.", stacklevel=3)
+
+
+def _walk(folder: str, recursive: bool, on_error: Callable[[str, str], None]) -> Iterator[os.DirEntry]:
     try:
         with os.scandir(folder) as listed:
             entries = sorted((entry for entry in listed if not entry.name.startswith(".")), key=lambda one: one.name)
     except OSError as error:
-        warnings.warn(f"The folder {folder} cannot be listed and is left out: {error.strerror}.", stacklevel=2)
+        on_error(folder, f"The folder {folder} cannot be listed: {error.strerror}.")
         return
     names = {entry.name for entry in entries}
     headers = [name for name in names if name.endswith(".hea")]
@@ -81,7 +93,7 @@ def _walk(folder: str, recursive: bool) -> Iterator[os.DirEntry]:
     for entry in entries:
         if _is(entry.is_dir):
             if recursive and not entry.is_symlink():
-                yield from _walk(entry.path, recursive)
+                yield from _walk(entry.path, recursive, on_error)
             continue
         stem, ending = os.path.splitext(entry.name)
         ending = ending.lower()
@@ -92,8 +104,12 @@ def _walk(folder: str, recursive: bool) -> Iterator[os.DirEntry]:
             listed = not stems
         else:
             listed = ending in _NEVER_SIGNAL_FILES or stem not in stems
-        if listed and _is(entry.is_file):
+        if not listed:
+            continue
+        if _is(entry.is_file):
             yield entry
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            on_error(entry.path, f"The link {entry.path} leads to nothing that can be opened.")
 
 
 def _is(kind: Callable[[], bool]) -> bool:
@@ -105,7 +121,10 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 
 def is_recording(path: str | os.PathLike) -> bool:
-    """Tell whether a file of a folder is a recording, also one that is damaged, by its name and first bytes."""
+    """Tell whether a file of a folder is a recording, by its name and first bytes.
+
+    A damaged recording is one, and so is a file that cannot be opened: reading it tells what is wrong.
+    """
     from .registry import read_head, readers_of, readers_of_any_name
 
     path = Path(path)
@@ -115,6 +134,8 @@ def is_recording(path: str | os.PathLike) -> bool:
         known = [reader for reader in (*readers, *readers_of_any_name()) if reader.sniff(path, head)]
         damaged = not known and readers and path.suffix.lower() not in _ENDINGS_OF_OTHER_FILES
         return bool(damaged or any(reader.is_record(path, head) for reader in known[:1]))
+    except OSError:
+        return True
     except Exception:
         # An unreadable header is reported when it is read; a folder with one such file is still listed.
         return path.suffix.lower() == ".hea"

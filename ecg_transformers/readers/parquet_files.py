@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ _COLUMN = "ecg"
 _FACTS = ("record_id", "patient_id", "age", "sex", "report")
 
 # The group of rows that was read last: who goes through a file reads the next row from it. `convert-records` makes
-# groups of 32 MiB.
-_LAST_GROUP: dict[tuple, Any] = {}
-_LARGEST_KEPT_GROUP = 64 * 2**20
+# groups of 32 MiB. Of a larger group a piece is in memory, and rows are quick in their order only.
+_LAST_GROUP: dict[tuple, _RowGroup] = {}
+_LARGEST_PIECE = 64 * 2**20
 
 
 @register_reader(
@@ -101,11 +102,33 @@ def _row(file: Any, path: Path, number: int, columns: list[str]) -> dict[str, An
     claimed = sum(group.column(one).total_uncompressed_size for one in range(group.num_columns))
     if not 0 <= claimed <= limit:
         raise ECGReadError(path, f"a group of its rows unpacks to {claimed} bytes.", "Write smaller groups of rows.")
-    place = (str(path), status.st_size, status.st_mtime_ns, index, tuple(columns))
-    table = _LAST_GROUP.get(place)
-    if table is None:
-        table = file.read_row_group(index, columns=columns)
+    # What reads on is of one thread.
+    reader = (os.getpid(), threading.get_ident())
+    place = (str(path), status.st_size, status.st_mtime_ns, index, tuple(columns), reader)
+    rows = _LAST_GROUP.get(place)
+    if rows is None or number - first < rows.first:
         _LAST_GROUP.clear()
-        if table.nbytes <= _LARGEST_KEPT_GROUP:
-            _LAST_GROUP[place] = table
-    return table.slice(number - first, 1).to_pylist()[0]
+        _LAST_GROUP[place] = rows = _RowGroup(path, index, columns, claimed)
+    return rows.row(number - first)
+
+
+class _RowGroup:
+    """Rows of one group in their order, with a piece of them in memory."""
+
+    def __init__(self, path: Path, index: int, columns: list[str], num_bytes: int):
+        import pyarrow.parquet as pq
+
+        self.first, self.piece = 0, None
+        self.file = pq.ParquetFile(path, buffer_size=2**20)
+        self.count = self.file.metadata.row_group(index).num_rows
+        size = self.count if num_bytes <= _LARGEST_PIECE else max(1, self.count * _LARGEST_PIECE // num_bytes)
+        self.pieces = self.file.iter_batches(size, row_groups=[index], columns=columns)
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Return a row, counted from the beginning of the group; not one before the piece in memory."""
+        while self.piece is None or number >= self.first + len(self.piece):
+            self.first += 0 if self.piece is None else len(self.piece)
+            self.piece = next(self.pieces)
+            if self.first + len(self.piece) == self.count:
+                self.file.close()
+        return self.piece.slice(number - self.first, 1).to_pylist()[0]
