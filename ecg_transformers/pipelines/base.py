@@ -153,7 +153,7 @@ def check_top_k(top_k: int | None) -> None:
         ValueError: otherwise.
     """
     if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
-        raise ValueError(f"`top_k` is a number of answers, at least 1; got {top_k!r}.")
+        raise ValueError(f"`top_k` must be at least 1, a whole number; got {top_k!r}.")
 
 
 def only_given(parameters: Mapping[str, Any]) -> dict[str, Any]:
