@@ -6,7 +6,7 @@ multiple of the model in torch in float32 (SDPA, with the attention mask, as `pr
 probabilities' distance to float32 on synthetic records. Random weights tell nothing of accuracy: measure your own
 folders.
 
-    python benchmarks/exported_models.py                               # about two minutes on a free core
+    python benchmarks/exported_models.py                               # under three minutes of processor time
     python benchmarks/exported_models.py --layers 12 --models dbeta    # as published
     python benchmarks/exported_models.py --folders outputs/my-model    # your own models
 """
@@ -120,9 +120,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2, help="of the transformers (default: 2)")
     parser.add_argument("--folders", nargs="+", help="model folders instead")
     parser.add_argument("--records", nargs="+", help="ECG files or folders for the difference (default: synthetic)")
-    parser.add_argument("--num_records", type=int, default=16, help="synthetic ones (default: 16)")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=1.0, help="least duration of a measurement")
+    parser.add_argument("--num_records", type=int, default=8, help="synthetic ones (default: 8)")
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=0.5, help="least duration of a measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
