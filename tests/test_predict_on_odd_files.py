@@ -179,12 +179,13 @@ def test_outputs_in_the_folder_are_replaced(folder, model):
             assert predict(folder / "a", "--model", model, "-o", folder / f"p.{ending}") == 0, ending
 
 
-def test_reasons_name_the_file(folder, model, capsys):
+def test_reasons_name_the_file(folder, model):
     ECGRecord(np.zeros((12, 500)), 100, STANDARD_LEADS, {"record_id": 7}).save(folder / "flat.npz")
-    ECGRecord(np.zeros((12, 1)), 100, STANDARD_LEADS, {"record_id": "short"}).save(folder / "short.npz")
+    ECGRecord(np.ones((12, 1)), 100, STANDARD_LEADS, {"record_id": "s1"}).save(folder / "short.npz")
     results = list(ECGInference.from_pretrained(model).over_files(find_ecg_files(folder)))
-    for result in results[-2:]:
-        assert result.path in result.error, result.error
+    assert [Path(result.path).name for result in results if result.error] == ["flat.npz", "short.npz"]
+    assert all(result.path in result.error for result in results[-2:])
+    assert results[-1].record_id == "s1" and "s1" in results[-1].error
 
 
 def end(number: int) -> int:

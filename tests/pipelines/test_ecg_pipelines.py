@@ -328,6 +328,21 @@ def test_a_row_that_cannot_be_decoded(classify, records, tmp_path):
     assert_same([answers[0], answers[2]], classify([records[0], records[2]]))
 
 
+def test_a_file_whose_reader_is_not_installed(classify, records, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM" + bytes(200))
+    with pytest.warns(UserWarning, match=r"a\.dcm: .*pydicom"):
+        answers = classify([str(tmp_path / "a.dcm"), records[0]], on_error="warn")
+    assert answers[0] is None and answers[1]
+    with pytest.raises(ValueError, match=r"a\.dcm: .*pydicom"):
+        classify(str(tmp_path / "a.dcm"))
+
+
+def test_the_device_without_values(folders):
+    with pytest.raises(ValueError, match="'meta' cannot be used here"):
+        et.pipeline(CLASSIFY, folders["hybrid_ecg"], device="meta")
+
+
 @pytest.mark.parametrize(
     ("task", "inputs", "options", "words"),
     [
@@ -337,6 +352,8 @@ def test_a_row_that_cannot_be_decoded(classify, records, tmp_path):
         (CLASSIFY, "record", {"aggregation": "sum"}, "`aggregation` is 'mean' or 'max'"),
         (CLASSIFY, "record", {"on_error": "skip"}, "`on_error` is 'raise' or 'warn'"),
         (CLASSIFY, "record", {"top_k": 0}, "`top_k` must be at least 1"),
+        (CLASSIFY, "record", {"top_k": "2"}, "`top_k` must be at least 1, a whole number; got '2'"),
+        (EMBED, "record", {"windws": "all"}, "has no option `windws`"),
         (CLASSIFY, "record", {"thresholds": 1.5}, "between 0 and 1"),
         (EMBED, "record", {"aggregation": "max"}, "always averaged"),
         (EMBED, "record", {"return_tensors": "tf"}, "`return_tensors` is 'np' or 'pt'"),
@@ -345,7 +362,7 @@ def test_a_row_that_cannot_be_decoded(classify, records, tmp_path):
 def test_bad_arguments_are_explained(classify, embed, records, tmp_path, task, inputs, options, words):
     known = {"record": records[0], "folder": tmp_path}
     run = classify if task == CLASSIFY else embed
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         run(known.get(inputs, inputs), **options)
 
 
