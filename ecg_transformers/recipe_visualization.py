@@ -181,6 +181,13 @@ def _steepest(signal: np.ndarray, rate: float) -> float:
     return max(0.0, float(flank) - _FLANK_AT * _CLOSE_UP)
 
 
+def _highest_joint(row: np.ndarray, num_leads: int) -> int:
+    """Return after how many leads, laid end to end, the row makes its highest jump."""
+    joints = np.arange(1, num_leads) * (len(row) // num_leads)
+    jumps = np.abs(np.nan_to_num(row[joints]) - np.nan_to_num(row[joints - 1]))
+    return 1 + int(jumps.argmax()) if len(jumps) else 1
+
+
 def _draw_step(
     whole: Any, close: Any, before: RecipeStage, after: RecipeStage, row: int, start: float, num_leads: int
 ) -> None:
@@ -190,10 +197,11 @@ def _draw_step(
     if after.signal.ndim == 1:
         # Times run on from lead to lead
         length = after.signal.shape[-1] / num_leads / after.sampling_rate
-        start = length - seconds / 2
+        joint = _highest_joint(before.signal if before.signal.ndim == 1 else after.signal, num_leads) * length
+        start = joint - seconds / 2
         for lead in range(1, num_leads):
             whole.axvline(lead * length, color=_FAINT, linewidth=0.5, zorder=0)
-        close.axvline(length, color=_FAINT, linewidth=0.5, zorder=0)
+        close.axvline(joint, color=_FAINT, linewidth=0.5, zorder=0)
     elif new_rate:
         start += _FLANK_AT * (_CLOSE_UP - _CLOSE_UP_OF_SAMPLES)
     traces = [(before, _BEFORE), (after, _AFTER)]

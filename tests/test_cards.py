@@ -88,6 +88,18 @@ def test_files_that_cards_name_as_sources_are_there(path):
             "So:\n\n- 88 % of 1,200\n- none\n\n## What differs",
             "paragraph (88, 1,200) have no source",
         ),
+        (
+            "## Limits",
+            "## Limits\n\nOur AUROC is 0.999 on 5,000 records.\n\n",
+            "paragraph (0.999, 5,000) have no source",
+        ),
+        ("## Input", "AUROC 0.999 on 5,000 records.\n\n## Input", "paragraph (0.999, 5,000) have no source"),
+        ("## What differs", "AUROC 99.\n\n## What differs", "paragraph (99) have no source"),
+        ("## What differs", "It has `0.99`.\n\n## What differs", "paragraph (0.99) have no source"),
+        ("## What differs", "0.99 (in `config.json`).\n\n## What differs", "paragraph (0.99) have no source"),
+        ("## What differs", "0.99 ([here](x)).\n\n## What differs", "paragraph (0.99) have no source"),
+        ("## What differs", "0.99 (https://x).\n\n## What differs", "paragraph (0.99) have no source"),
+        ("## What differs", "0.99 ([t](../docs/none.md)).\n\n## What differs", "paragraph (0.99) have no source"),
         ("# HuBERT-ECG", "# {{ name }}", "'{{ name }}' is left"),
         ("For research", "TODO For research", "'TODO' is left"),
     ],
@@ -138,8 +150,8 @@ def test_a_card_may_name_one_source_for_all(card):
     assert len(messages(without)) == 1
     one_source = "Every figure below is from the run that made it (`run.json`).\n\n## Input"
     assert messages(without.replace("## Input", one_source, 1)) == []
-    no_source = "Every figure below is ours.\n\n## Input"
-    assert len(messages(without.replace("## Input", no_source, 1))) == 1
+    for words in ("Every figure below is ours.", "Every figure is ours, see https://example.org/x."):
+        assert len(messages(without.replace("## Input", f"{words}\n\n## Input", 1))) == 1
 
 
 def test_code_is_no_prose(card):

@@ -85,6 +85,10 @@ def test_the_command(record, tmp_path, capsys, monkeypatch):
     ECGFeatureExtractor.for_model_type("dbeta").save_pretrained("model")
     assert main(["plot", "record.npz", "--recipe", "model", "-o", "of_folder.svg", "--lead", "I"]) == 0
     assert (tmp_path / "of_folder.svg").read_text().startswith("<?xml")
+    assert main(["plot", "record.npz", "--recipe", "dbeta", "--gain", "20", "--layout", "6x2"]) == 1
+    assert main(["plot", "record.npz", "--lead", "I"]) == 1
+    told = capsys.readouterr().err
+    assert "--layout, --gain is for the sheet" in told and "--lead is for --recipe" in told
     assert main(["plot", "record.npz", "--recipe", "dbeta"]) == 0
     assert (tmp_path / "record.png").is_file()
     capsys.readouterr()

@@ -163,7 +163,7 @@ def _text_lines(header: list[str], rows: list[list[str]]) -> list[str]:
 def _markdown_lines(header: list[str], rows: list[list[str]]) -> list[str]:
     def line(cells: list[str]) -> str:
         # Merged Challenge codes such as 713427006|59118001 would otherwise open a column.
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 
     ruler = "| " + " | ".join(["---", *["---:"] * (len(header) - 1)]) + " |"
     return [line(header), ruler, *(line(row) for row in rows)]

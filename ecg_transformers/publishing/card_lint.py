@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 # https://huggingface.co/docs/hub/repositories-licenses
 LICENCES = frozenset(
@@ -24,24 +25,33 @@ PIPELINE_TAGS = frozenset(
 )
 # What a card tells, by the beginnings of second-level headings
 SECTIONS = (("Use",), ("Input",), ("Training",), ("Results", "Evaluation"), ("Limits",), ("Licence", "License"))
-_SCORED = ("Results", "Evaluation")
+_SCORED = ("Results", "Evaluation", "Training", "Limits")
+# In a checkout, beside the package
+_REPOSITORY = Path(__file__).resolve().parents[2]
 
 _HEADING = re.compile(r"(#{1,6})\s+(.*)")
 _FENCE = re.compile(r"\s*(```+|~~~+)\s*([\w+-]*)")
 _SOURCE = re.compile(
     r"""arXiv[:\s]*\d{4}\.\d{4,5}            # a preprint
     | \b10\.\d{4,9}/[^\s)\]|]+              # a DOI
-    | https?://[^\s)\]|]+
-    | \]\((?!https?:|\#)[^)\s]+\)           # a link to a file of the repository
-    | `[^`\s]*\.(?:py|md|json|csv|xlsx|yaml|ipynb|txt)`       # such a file by its name
-    | `(?:python\s|ecg-transformers\s|training_scripts/|benchmarks/)[^`]+`     # a command that prints the figures
+    | https?://[\w-]+(?:\.[\w-]+)+/[^\s)\]|]+
+    | `(?:[\w.-]+/)*(?:run|metrics)\.json`  # what a run records
+    | `ecg-transformers\s[^`]+`             # a command that prints the figures
+    | (?:\]\(|`(?:python\s+)?)(?:\.\./)*(?P<file>(?:tests|docs|benchmarks|training_scripts)/[\w/.-]+)(?=[\s`)\#])
+    | \]\((?P<card>\w+\.md)[)\#]           # another card
     """,
     re.X,
 )
 # What has digits and is no figure: code, targets of links, identifiers of papers, and versions
-_NO_FIGURE = re.compile(r"`[^`]*`|\]\([^)]*\)|https?://\S+|arXiv[:\s]*\d{4}\.\d{4,5}|\b10\.\d{4,9}/\S+|\d+\.\d+\.\d+")
-_FIGURE = re.compile(r"(?<![\w.])(?:\d*\.\d+|\d{1,3}(?:,\d{3})+|\d+(?=\s?%))")
-_ALL_FROM = re.compile(r"\b[Ee]very figure\b[^\n]*")
+_NO_FIGURE = re.compile(
+    r"`(?![\s\d.,%]+`)[^`]*`|\]\([^)]*\)|https?://\S+|arXiv[:\s]*\d{4}\.\d{4,5}|\b10\.\d{4,9}/\S+|\d+\.\d+\.\d+"
+)
+_FIGURE = re.compile(
+    r"(?<![\w.])(?:\d*\.\d+|\d{1,3}(?:,\d{3})+|\d+(?=\s?%))"
+    r"|(?:(?<=AUROC )|(?<=AUROC of )|(?<=ccuracy )|(?<=ccuracy of ))\d+"
+)
+_SCORE = re.compile(r"\b(?:AUROC|AUC|accuracy|F1|sensitivity|specificity)\b", re.I)
+_ALL_FROM = re.compile(r"\b[Ee]very figure\b[^.]*\bis from\b[^\n]*")
 _UNFINISHED = re.compile(r"\{\{\s*[a-z_.]+[^{}]*\}\}|\{%|\bTODO\b|\bTBD\b|\bFIXME\b|More Information Needed")
 
 
@@ -80,11 +90,15 @@ def lint_card(text: str) -> list[CardFinding]:
     - There is one title, every section of `SECTIONS`, and the words "not for diagnosis".
     - *Use* has a block of Python. Blocks of Python compile, those of shell can be split into words. Whether they run
       is for the tests that run them.
-    - In *Results* or *Evaluation* each paragraph, list or table with figures names its source: an arXiv id, a DOI, a
-      URL, a file, or a command of ours. A table or list may have it in the paragraph before, or after it in one that
-      begins with "Source". A card of which every figure comes from one place says so before its first section:
+    - In *Results* or *Evaluation*, *Training* and *Limits* each paragraph, list or table with figures names its
+      source: an arXiv id, a DOI, a URL, `run.json` or `metrics.json`, a file under tests, docs or benchmarks, or a
+      command of ours. In other sections those that speak of scores do. That the source says so is not checked. A
+      table or list may have it in the paragraph before, or after it in one that begins with "Source". A card of which
+      every figure comes from one place says so before its first section:
       "Every figure … is from …", with the source. Figures are decimal numbers, percentages, numbers with thousands
       separators, and all numbers of a table but those in its first row and column.
+      After the words AUROC and accuracy, any number is one. A section of *Training* may name the sources of all its
+      paragraphs in a sentence "Source: …".
     - Nothing is left to be filled in.
 
     Args:
@@ -180,13 +194,15 @@ def _check_sources(blocks: list[_Block]) -> list[CardFinding]:
     first = next((number for number, block in enumerate(blocks) if block.level == 2), len(blocks))
     for block in blocks[:first]:
         told = _ALL_FROM.search(" ".join(block.text.split()))
-        if told and _SOURCE.search(told[0]):
+        if told and _has_source(told[0]):
             return []
-    findings, scored = [], False
+    findings, section = [], ""
     for number, block in enumerate(blocks):
         if block.level in (1, 2):
-            scored = block.level == 2 and block.text.startswith(_SCORED)
-        if not scored or block.level or block.kind == "code" or _SOURCE.search(block.text):
+            section = block.text if block.level == 2 else ""
+            sourced = section.startswith("Training") and _names_sources(blocks[number + 1 :])
+        checked = _SCORE.search(block.text) or (section.startswith(_SCORED) and not sourced)
+        if not checked or block.level or block.kind == "code" or _has_source(block.text):
             continue
         figures = _figures(block)
         shares = block.kind == "table" or block.text.lstrip().startswith(("- ", "* ", "1. "))
@@ -194,8 +210,8 @@ def _check_sources(blocks: list[_Block]) -> list[CardFinding]:
             shown = ", ".join(figures[:3]) + (", …" if len(figures) > 3 else "")
             kind = "table" if block.kind == "table" else "paragraph"
             message = (
-                f"the figures of this {kind} ({shown}) have no source: name an arXiv id, a DOI, a URL, a file, or the "
-                "command that prints them."
+                f"the figures of this {kind} ({shown}) have no source: name an arXiv id, a DOI, a URL, a file of the "
+                "repository or the run, or the command that prints them."
             )
             findings.append(CardFinding(block.line, message))
     return findings
@@ -206,7 +222,27 @@ def _has_source_beside(blocks: list[_Block], number: int) -> bool:
     before = blocks[number - 1]
     after = blocks[number + 1] if number + 1 < len(blocks) else before
     near = [before, *([after] if after.text.startswith("Source") else [])]
-    return any(block.kind == "text" and not block.level and _SOURCE.search(block.text) for block in near)
+    return any(block.kind == "text" and not block.level and _has_source(block.text) for block in near)
+
+
+def _names_sources(blocks: list[_Block]) -> bool:
+    """Whether the section that these blocks begin with has a sentence "Source(s): …"."""
+    end = next((number for number, block in enumerate(blocks) if block.level in (1, 2)), len(blocks))
+    told = (re.search(r"\bSources?: .*", block.text, flags=re.S) for block in blocks[:end] if block.kind == "text")
+    return any(found and _has_source(found[0]) for found in told)
+
+
+def _has_source(text: str) -> bool:
+    return any(_is_there(found) for found in _SOURCE.finditer(text))
+
+
+def _is_there(source: re.Match) -> bool:
+    """Whether a file that is named is in the repository, where this is the repository."""
+    if not (_REPOSITORY / "model_cards").is_dir():
+        return True
+    if source["card"]:
+        return (_REPOSITORY / "model_cards" / source["card"]).is_file()
+    return source["file"] is None or (_REPOSITORY / source["file"]).is_file()
 
 
 def _figures(block: _Block) -> list[str]:

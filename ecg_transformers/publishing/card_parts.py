@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ..registration import find_model
@@ -13,6 +14,16 @@ LIBRARY = "ecg_transformers"
 # Corpora of one's own: a name that says nothing to others
 _PRIVATE_CORPORA = ("folder", "table")
 _EVALUATED = ("accuracy", "balanced_accuracy", "mae", "rmse", "r2", "challenge_score")
+
+
+def table_cell(text: Any) -> str:
+    """Return text such that it stays in one cell of a table, or in one line."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def python_literal(text: str) -> str:
+    """Return a string as Python source, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def tags_of(model_type: str, with_head: bool = False, with_text: bool = False, with_code: bool = False) -> list[str]:
@@ -103,11 +114,11 @@ def label_table(run: dict[str, Any]) -> str | None:
     for name in corpus["label_names"]:
         count = counts[name]
         if single:
-            lines.append(f"| {name} | {count['positives']} |")
+            lines.append(f"| {table_cell(name)} | {count['positives']} |")
             continue
         limit = thresholds.get(name)
         shown = "–" if limit is None else f"{limit:.3f}"
-        lines.append(f"| {name} | {shown} | {count['positives']} | {count['negatives']} |")
+        lines.append(f"| {table_cell(name)} | {shown} | {count['positives']} | {count['negatives']} |")
     return "\n".join(lines)
 
 
@@ -128,7 +139,7 @@ def use_without_package(location: str, model_type: str, auto_class: str, preproc
     classifies = auto_class == "AutoModelForSequenceClassification"
     if not classifies:
         auto_class = "AutoModel"
-    shown = ", ".join(f'"{name}"' for name in preprocessor["lead_names"])
+    shown = ", ".join(python_literal(name) for name in preprocessor["lead_names"])
     arguments = "inputs.input_values, inputs.attention_mask"
     output = f"logits = model({arguments}).logits" if classifies else f"features = model.get_ecg_features({arguments})"
     text = f"""## Use without ecg_transformers
@@ -141,7 +152,7 @@ import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, {auto_class}
 
-folder = "{location}"
+folder = {python_literal(location)}
 extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
 model = {auto_class}.from_pretrained(folder, trust_remote_code=True).eval()
 signal = np.load("signal.npy")  # (leads, samples) in mV; say its rate and leads:

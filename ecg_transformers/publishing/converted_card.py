@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .card_parts import LIBRARY, PIPELINE_TAG, tags_of, use_without_package
+from .card_parts import LIBRARY, PIPELINE_TAG, python_literal, tags_of, use_without_package
 
 # On the card of weights that others trained: the family's card speaks of them
 CONVERTED_TAG = "converted-original"
@@ -65,6 +65,7 @@ def render_family_card(
     auto_class: str,
     preprocessor: dict[str, Any],
     with_code: bool,
+    with_text: bool = False,
 ) -> str:
     """Return the card of a converted original: that of its family, with what is known of these files in front.
 
@@ -76,6 +77,7 @@ def render_family_card(
         auto_class (`str`): of transformers, that opens the weights.
         preprocessor (`dict`): `preprocessor_config.json`.
         with_code (`bool`): the folder brings its code; tell how to use it.
+        with_text (`bool`, *optional*, defaults to `False`): it brings a tokenizer, and compares recordings with texts.
 
     Raises:
         FileNotFoundError: if the cards of the families are not there: they are in the repository, not in the wheel.
@@ -95,7 +97,7 @@ def render_family_card(
     # Links lead to files of the repository, which are not published along
     body = re.sub(r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#)[^)]*\)", r"\1", body)
     # The examples take this folder
-    body = re.sub(r'^folder = "[^"]*".*$', f'folder = "{location}"', body, flags=re.M)
+    body = re.sub(r'^folder = "[^"]*".*$', lambda _: f"folder = {python_literal(location)}", body, flags=re.M)
     title, _, rest = body.partition("\n")
     front = (
         f"# {location.rpartition('/')[2]}\n\n{made_of}. What follows is the card of the family, "
@@ -104,12 +106,14 @@ def render_family_card(
     parts = [front, rest.strip()]
     if with_code:
         parts.append(use_without_package(location, model_type, auto_class, preprocessor).strip())
+    family = metadata_load(path) or {}
+    own_tags = tags_of(model_type, auto_class == "AutoModelForSequenceClassification", with_text, with_code)
     metadata = {
-        **(metadata_load(path) or {}),
+        **family,
         "license": licence,
         "library_name": LIBRARY,
         "pipeline_tag": PIPELINE_TAG,
-        "tags": tags_of(model_type, auto_class == "AutoModelForSequenceClassification", with_code=with_code),
+        "tags": list(dict.fromkeys([*family.get("tags", []), *own_tags])),
     }
     return with_metadata(metadata, "\n\n".join(parts) + "\n")
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..feature_extraction.recipe_validation import validate_recipe
 from ..private_values import absolute_paths, without_private_values
 from ..registration import MODELS, ModelEntry
-from .card_lint import LICENCES
+from .card_lint import LICENCES, lint_card
 from .card_parts import LIBRARY, PIPELINE_TAG, tags_of, use_without_package
 from .converted_card import is_converted_original, render_family_card, with_metadata
 from .custom_code import include_code, set_auto_map
 from .learning_curve import PICTURE
 from .licences import LICENCE_OF_PUBLISHED_WEIGHTS, licence_of, licence_of_card, licence_of_folder
-from .model_card import render_card, write_card
+from .model_card import lacking_is_told, render_card, write_card
 from .notice import APACHE_LICENCE, NOTICE, render_notice, write_apache_licence
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -107,14 +110,15 @@ def assemble_folder(
     _check_finished(source)
     preprocessor = _read_preprocessor(source)
     run = _read_json(source / "run.json") if (source / "run.json").is_file() else None
-    chosen = _choose_licence(source, entry, run, licence, card)
+    with _of_source(source), lacking_is_told(source / "run.json"):
+        chosen = _choose_licence(source, entry, run, licence, card)
     window = next((step.get("seconds") for step in preprocessor["recipe"] if step["step"] == "crop"), None)
     folder = AssembledFolder(destination, source, entry, auto_class, chosen, with_code, window)
 
     names = _weight_files(source)
     names += _tokenizer_files(source, entry, config)
     names += [name for name in _RUN_FILES if (source / name).is_file()]
-    names += sorted(path.name for path in source.iterdir() if path.is_file() and _LICENCE_FILE.fullmatch(path.name))
+    names += _licence_files(folder)
     for name in names:
         shutil.copyfile(source / name, destination / name)
     for name in _RUN_FILES:
@@ -129,7 +133,11 @@ def assemble_folder(
     if with_code:
         include_code(destination, entry)
         write_apache_licence(destination / APACHE_LICENCE)
-    _write_card(folder, run, preprocessor, repo_id, card)
+    with _of_source(source):
+        _write_card(folder, run, preprocessor, repo_id, card)
+    lacking = [str(finding) for finding in lint_card((destination / "README.md").read_text(encoding="utf-8"))]
+    if lacking:
+        folder.notes.append("The card is incomplete: " + " ".join(lacking))
     own = (source / NOTICE).read_text(encoding="utf-8") if (source / NOTICE).is_file() else None
     (destination / NOTICE).write_text(render_notice(chosen, with_code, own), encoding="utf-8")
     if chosen == "unknown":
@@ -157,6 +165,17 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _of_source(source: Path) -> Iterator[None]:
+    """Name the folder in what is said of its files."""
+    try:
+        yield
+    except PublishingError:
+        raise
+    except ValueError as error:
+        raise PublishingError(f"{source}: {error}") from error
 
 
 def _clean_record(folder: AssembledFolder, path: Path) -> None:
@@ -262,7 +281,20 @@ def _read_preprocessor(source: Path) -> dict[str, Any]:
     content = _read_json(path)
     if not isinstance(content.get("recipe"), list) or not content.get("lead_names"):
         raise PublishingError(f"{path} holds no recipe of this package: it has no `recipe` or no `lead_names`.")
+    try:
+        validate_recipe(content["recipe"])
+    except ValueError as error:
+        raise PublishingError(f"{path}: {error}") from error
     return content
+
+
+def _licence_files(folder: AssembledFolder) -> list[str]:
+    """Name the licences in the source; a link could lead to anything on this machine."""
+    found = sorted(path for path in folder.source.iterdir() if _LICENCE_FILE.fullmatch(path.name) and path.is_file())
+    links = [path.name for path in found if path.is_symlink()]
+    if links:
+        folder.notes.append(f"{', '.join(links)}: a link stays behind; put the file itself there to publish it.")
+    return [path.name for path in found if not path.is_symlink()]
 
 
 def _tokenizer_files(source: Path, entry: ModelEntry, config: dict[str, Any]) -> list[str]:
@@ -335,7 +367,7 @@ def _write_card(
         _take_pictures_of_run(folder, run)
         same = folder.licence == of_start
         write_card(destination, None if same else folder.licence, location=location, with_code=folder.with_code)
-        if own.is_file() and own.read_text(encoding="utf-8") != render_card(source):
+        if own.is_file() and not _is_as_rendered(source, own.read_text(encoding="utf-8")):
             folder.notes.append(
                 f"{own} was changed since the run wrote it; the card is rendered from the run again. To publish "
                 "yours, give it with card=."
@@ -349,6 +381,7 @@ def _write_card(
             auto_class=folder.auto_class,
             preprocessor=preprocessor,
             with_code=folder.with_code,
+            with_text=_compares_texts(folder),
         )
         (destination / "README.md").write_text(text, encoding="utf-8")
     elif own.is_file():
@@ -360,10 +393,23 @@ def _write_card(
         )
 
 
+def _is_as_rendered(source: Path, text: str) -> bool:
+    """Whether a card is that of the run, which may have got another name since."""
+    title = re.search(r"^# (.*)$", text, flags=re.M)
+    return text in (render_card(source, location=name) for name in {source.resolve().name, title[1] if title else ""})
+
+
+def _compares_texts(folder: AssembledFolder) -> bool:
+    has_tokenizer = (folder.path / "tokenizer_config.json").is_file()
+    return has_tokenizer and folder.auto_class != "AutoModelForSequenceClassification"
+
+
 def _take_pictures_of_run(folder: AssembledFolder, run: dict[str, Any]) -> None:
     """Take along the learning curve, and of pretraining the reconstruction of a record where that is no patient's."""
     names = [PICTURE] if (folder.source / PICTURE).is_file() else []
     for name in run["model"].get("pictures", [])[-1:]:
+        if not (folder.source / name).resolve().is_relative_to(folder.source.resolve()):
+            raise PublishingError(f"run.json names the picture {name}, which is not in {folder.source}.")
         if not (folder.source / name).is_file():
             continue
         if run["corpus"]["name"] == "synthetic":
@@ -393,7 +439,9 @@ def _write_own_card(folder: AssembledFolder, path: Path, location: str, preproce
     with_head = folder.auto_class == "AutoModelForSequenceClassification"
     model_type = folder.entry.model_type
     tags = metadata.get("tags") or []
-    own_tags = tags_of(model_type, with_head, with_code=folder.with_code)
+    if not isinstance(tags, list):
+        raise PublishingError(f"The `tags` of {path} are {tags!r}; expected a list.")
+    own_tags = tags_of(model_type, with_head, _compares_texts(folder), folder.with_code)
     metadata |= {
         "license": folder.licence,
         "library_name": LIBRARY,
@@ -403,7 +451,11 @@ def _write_own_card(folder: AssembledFolder, path: Path, location: str, preproce
     if folder.with_code and "trust_remote_code" not in body:
         usage = use_without_package(location, model_type, folder.auto_class, preprocessor)
         body = f"{body.rstrip()}\n\n{usage}"
-    (folder.path / "README.md").write_text(with_metadata(metadata, body), encoding="utf-8")
+    try:
+        completed = with_metadata(metadata, body)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PublishingError(f"The metadata of {path} are none that the Hub reads: {error}") from error
+    (folder.path / "README.md").write_text(completed, encoding="utf-8")
     _copy_pictures(folder, path.parent)
 
 

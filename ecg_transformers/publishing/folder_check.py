@@ -51,8 +51,9 @@ class FolderToCheck:
 def check_folders(folders: Sequence[FolderToCheck], without_package: bool) -> int:
     """Open folders in a fresh process, run them on two synthetic recordings, and compare with their sources here.
 
-    The process has no network. With `without_package` it cannot import this package either, and runs the code in the
-    folders; the folders are then opened here too, where the package's own classes must be taken.
+    The Hub is switched off in the process (`HF_HUB_OFFLINE`). With `without_package` it cannot import this package
+    either, and runs the code in the folders; the folders are then opened here too, where the package's own classes
+    must be taken.
 
     Args:
         folders (sequence of [`FolderToCheck`]): one process opens them all.

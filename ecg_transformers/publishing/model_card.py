@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..files import written_atomically
-from .card_parts import label_table, run_metadata, show_learning_curve, use_without_package
+from .card_parts import label_table, python_literal, run_metadata, show_learning_curve, table_cell, use_without_package
 from .learning_curve import PICTURE, draw_learning_curve
 from .licences import describe_licence
 
@@ -40,7 +42,8 @@ def write_card(
         ValueError: if the folder holds no readable `run.json`.
     """
     folder = Path(folder)
-    draw_learning_curve(_read_run(folder)[0], folder / PICTURE)
+    with lacking_is_told(folder / "run.json"):
+        draw_learning_curve(_read_run(folder)[0], folder / PICTURE)
     text = render_card(folder, licence, location=location, with_code=with_code)
     with written_atomically(folder / "README.md") as file:
         file.write(text)
@@ -51,9 +54,28 @@ def render_card(
     folder: str | Path, licence: str | None = None, *, location: str | None = None, with_code: bool = False
 ) -> str:
     """Return the text of a run's card; arguments and errors as `write_card`."""
+    with lacking_is_told(Path(folder) / "run.json"):
+        return _render_card(Path(folder), licence, location, with_code)
+
+
+@contextlib.contextmanager
+def lacking_is_told(path: Path) -> Iterator[None]:
+    """Turn what reading a `run.json` without some fact raises into a `ValueError` that names it."""
+    from jinja2 import UndefinedError
+
+    try:
+        yield
+    except (KeyError, AttributeError, TypeError, UndefinedError) as error:
+        lacking = repr(error.args[0]) if isinstance(error, KeyError) and error.args else f"a fact ({error})"
+        raise ValueError(
+            f"{path.name} lacks {lacking}, or it is not what is expected: it was written by another version of this "
+            "package, or changed. Give a card of your own with card=, without run.json in the folder."
+        ) from error
+
+
+def _render_card(folder: Path, licence: str | None, location: str | None, with_code: bool) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    folder = Path(folder)
     run, config, preprocessor = _read_run(folder)
     location = location or folder.resolve().name
     name = location.rpartition("/")[2]
@@ -62,8 +84,8 @@ def render_card(
     auto_class = "AutoModel" if pretrained else "AutoModelForSequenceClassification"
     values = {
         "card_data": run_metadata(name, run, licence, with_code),
-        "name": name,
-        "location": location,
+        "name": " ".join(name.split()),
+        "location": python_literal(location),
         "leads": f"{len(preprocessor['lead_names'])} leads",
         "outside_usage": use_without_package(location, run["model"]["model_type"], auto_class, preprocessor)
         if with_code
@@ -202,7 +224,7 @@ def _corpus_note(run: dict[str, Any]) -> str:
     task = f", task {corpus['task']}" if corpus["task"] else ""
     known = all("patients" in facts for facts in corpus["splits"].values() if facts["records"])
     patients = "No patient is in more than one split." if known else "Patients are not known: it is split by record."
-    return f"Corpus `{corpus['name']}`{task}. {patients}{_fraction_note(corpus)}"
+    return f"Corpus `{table_cell(corpus['name'])}`{task}. {patients}{_fraction_note(corpus)}"
 
 
 def _fraction_note(corpus: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..training.linear_probe_report import format_probe
+from .card_parts import python_literal, table_cell
 from .hybrid_ecg_objective import describe_objective, show_picture
 from .model_card import LIMITS, number, thin_out
 
@@ -12,7 +13,7 @@ _USAGE_WITH_TEXT = """import torch
 import ecg_transformers as et  # registers the model, so import it even if you use transformers alone
 from transformers import AutoModel, AutoProcessor
 
-folder = "{name}"  # this folder, or its Hub id
+folder = {name}  # this folder, or its Hub id
 processor, model = AutoProcessor.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 texts = ["sinus rhythm", "atrial fibrillation"]
 inputs = processor(ecg=et.read_ecg("record.npz"), text=texts, return_tensors="pt")
@@ -23,7 +24,7 @@ _USAGE = """import torch
 import ecg_transformers as et  # registers the model, so import it even if you use transformers alone
 from transformers import AutoFeatureExtractor, AutoModel
 
-folder = "{name}"  # this folder, or its Hub id
+folder = {name}  # this folder, or its Hub id
 inputs = AutoFeatureExtractor.from_pretrained(folder)(et.read_ecg("record.npz"), return_tensors="pt")
 with torch.no_grad():
     model = AutoModel.from_pretrained(folder).eval()
@@ -54,7 +55,7 @@ def pretraining_values(location: str, run: dict[str, Any], pictures: list[str]) 
         "base_model": model["base_model"],
         "modalities": "ECGs and their reports" if with_text else "ECGs",
         "window_seconds": number(model["window_seconds"]),
-        "usage": (_USAGE_WITH_TEXT if with_text else _USAGE).format(name=location),
+        "usage": (_USAGE_WITH_TEXT if with_text else _USAGE).format(name=python_literal(location)),
         "usage_note": _usage_note(with_text),
         "objective": describe_objective(model["objective"]) if "objective" in model else None,
         "picture": show_picture(pictures),
@@ -81,13 +82,13 @@ def _usage_note(with_text: bool) -> str:
 
 
 def _corpus_note(corpus: dict[str, Any]) -> str:
+    name = table_cell(corpus["name"])
+    unseen = "Records of a test split, where there is one, were not seen."
     if any(facts["records"] == "streamed" for facts in corpus["splits"].values()):
-        return (
-            f"Corpus `{corpus['name']}`, read as a stream. Records of a test split, where there is one, were not seen."
-        )
+        return f"Corpus `{name}`, read as a stream. {unseen}"
     known = all("patients" in facts for facts in corpus["splits"].values() if facts["records"])
     patients = "No patient is in more than one split." if known else "Patients are not known: it is split by record."
-    return f"Corpus `{corpus['name']}`. {patients} Records of a test split, where there is one, were not seen."
+    return f"Corpus `{name}`. {patients} {unseen}"
 
 
 def _split_columns(splits: dict[str, dict[str, Any]]) -> list[str]:

@@ -23,9 +23,9 @@ converted checkpoint.
 A clean folder is assembled in a temporary place: weights (safetensors), config.json,
 preprocessor_config.json, the tokenizer where there is one, a card rendered from the run,
 a note on the licence, run.json and metrics.json. Checkpoints, optimizer states, logs and
-the predictions of test records stay behind. It is then opened in a fresh process without
-network and run on two synthetic records, where it must give what FOLDER gives here. Only
-then is anything sent, in one commit; FOLDER itself is left as it is.
+the predictions of test records stay behind. It is then opened in a fresh process with the
+Hub switched off and run on two synthetic records, where it must give what FOLDER gives
+here. Only then is anything sent, in one commit; FOLDER itself is left as it is.
 
 With --include_code the folder brings the code of model and preprocessing, and opens with
 trust_remote_code=True where this package is not installed; the check runs where it cannot
@@ -169,7 +169,7 @@ def _publish(arguments: PublishArguments) -> str | None:
         _check(folder)
         if target is None:
             if arguments.output is not None:
-                shutil.copytree(path, arguments.output, dirs_exist_ok=True)
+                _leave(path, arguments.output)
                 print(f"The folder is {arguments.output}.")
             print("Nothing was uploaded: this was a dry run.")
             return None
@@ -183,6 +183,14 @@ def _publish(arguments: PublishArguments) -> str | None:
 def _check_output(output: Path | None) -> None:
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise PublishingError(f"--output {output} is there already and holds something; name a new folder.")
+
+
+def _leave(folder: Path, output: Path) -> None:
+    """Copy a folder in one step: beside, then renamed."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".part", dir=output.parent) as place:
+        shutil.copytree(folder, Path(place) / "folder")
+        (Path(place) / "folder").replace(output)
 
 
 def _tell_folder(folder: AssembledFolder) -> None:

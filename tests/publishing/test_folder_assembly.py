@@ -308,6 +308,51 @@ def test_sharded_weights_travel_whole_or_not(finished_run, tmp_path):
         assembled(folder, tmp_path / "lacking")
 
 
+def spoil_run(folder, *keys):
+    run = json.loads((folder / "run.json").read_text())
+    place = run if len(keys) == 1 else run[keys[0]]
+    del place[keys[-1]]
+    write_json(folder / "run.json", run)
+
+
+def test_links_and_pictures_do_not_lead_out_of_the_folder(finished_run, tmp_path):
+    (tmp_path / "secret").write_text("geheim")
+    folder = copied(finished_run, tmp_path / "run")
+    (folder / "LICENSE.txt").symlink_to(tmp_path / "secret")
+    found = assembled(folder, tmp_path / "clean")
+    assert "LICENSE.txt" in found.left_out and "LICENSE.txt: a link stays behind" in found.notes[0]
+    (tmp_path / "x.png").write_bytes(b"x")
+    run = json.loads((folder / "run.json").read_text())
+    write_json(folder / "run.json", run | {"model": run["model"] | {"pictures": ["../x.png"]}})
+    with pytest.raises(PublishingError, match="picture ../x.png, which is not in"):
+        assembled(folder, tmp_path / "out")
+
+
+def test_names_are_text_in_a_card(finished_run, tmp_path):
+    """Names of folders are no code, names of labels no columns; another name is no other card."""
+
+    def renamed(run):
+        return json.loads(json.dumps(run).replace("AFIB", "A|F").replace("LBBB", "LB\\nBB"))
+
+    folder = copied(finished_run, tmp_path / 'my"; import os', run=renamed)
+    write_card(folder)
+    text = (folder / "README.md").read_text()
+    assert lint_card(text) == [] and 'folder = "my\\"; import os"' in text
+    assert "| A\\|F | 0.250 | 11 | 29 |" in text and "| LB BB | 0.500 |" in text
+    moved = folder.rename(tmp_path / "other")
+    assert not any("was changed" in note for note in assembled(moved, tmp_path / "clean").notes)
+
+
+def test_a_card_of_ones_own_is_looked_through(finished_run, tmp_path):
+    card = tmp_path / "mine.md"
+    card.write_text("---\nlicense: mit\n---\n# Mine\n")
+    (note,) = assembled(finished_run, tmp_path / "clean", card=card).notes
+    assert note.startswith("The card is incomplete: line ") and "no section ## Use" in note
+    card.write_text("---\nlicense: mit\nmodel-index: 3\n---\n# Mine\n")
+    with pytest.raises(PublishingError, match="The metadata of .*mine.md are none that the Hub reads"):
+        assembled(finished_run, tmp_path / "wrong", card=card)
+
+
 def without(*names):
     return lambda folder: [(folder / name).unlink() for name in names]
 
@@ -326,6 +371,15 @@ def without(*names):
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "model of type 'bert'"),
         (lambda folder: (folder / "preprocessor_config.json").write_text("{}"), "holds no recipe of this package"),
+        (lambda folder: (folder / "run.json").write_text('{"model": {}}'), "run.json lacks 'base_model'"),
+        (lambda folder: spoil_run(folder, "corpus", "task"), "run.json lacks 'task'"),
+        (lambda folder: spoil_run(folder, "training"), "run.json lacks 'training'"),
+        (
+            lambda folder: (folder / "preprocessor_config.json").write_text(
+                '{"recipe": ["crop"], "lead_names": ["I"]}'
+            ),
+            "preprocessor_config.json: Step 0 of the recipe is 'crop'",
+        ),
         (
             lambda folder: (folder / "config.json").write_text('{"model_type": "deepecg_sl", "architectures": ["X"]}'),
             "was not saved by this package",
@@ -356,6 +410,7 @@ def test_models_with_texts_need_their_tokenizer(dbeta_folder, tmp_path):
         AutoTokenizer.from_pretrained(found.path)("af")["input_ids"]
         == AutoTokenizer.from_pretrained(folder)("af")["input_ids"]
     )
+    assert "zero-shot-ecg-classification" in metadata_load(found.path / "README.md")["tags"]
     (folder / "tokenizer.json").unlink()
     with pytest.raises(PublishingError, match="has no tokenizer, which texts need"):
         assembled(folder, tmp_path / "lacking")
@@ -370,7 +425,7 @@ def test_a_converted_original_gets_the_card_of_its_family(golden, tmp_path):
     (note,) = found.notes
     assert "licence cc-by-nc-4.0 is assumed" in note
     assert card.text.lstrip().startswith("# hubert-ecg\n") and "Converted from `checkpoint`" in card.text
-    assert 'folder = "me/hubert-ecg"' in card.text
+    assert 'folder = "me/hubert-ecg"' in card.text and {"hubert-ecg", "ecg-feature-extraction"} <= set(card.data.tags)
     assert "arXiv" in card.text or "medRxiv" in card.text
     assert "](../" not in card.text and ".md)" not in card.text and "trust_remote_code=True" in card.text
     auto_classes = list(dict.fromkeys([found.auto_class, "AutoModel"]))
