@@ -62,8 +62,12 @@ def run(output_dir: Path, short: bool = False) -> int:
 
     _announce(4, "Load the folder in a new process and predict the record")
     prediction = json.loads(_command("predict", record_path, "--model", folder, "--json").splitlines()[-1])
+    thresholds = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("thresholds") or {}
     for name, value in sorted(prediction["probabilities"].items(), key=lambda item: -item[1]):
-        print(f"  {name:<30} {value:.3f}{'  <- predicted' if name in prediction['labels'] else ''}")
+        mark = "  <- predicted" if name in prediction["labels"] else ""
+        limit = thresholds.get(name)
+        against = "no threshold" if limit is None else f"threshold {limit:.3f}"
+        print(f"  {name:<30} {value:.3f}  ({against}){mark}")
 
     _announce(5, "Draw it as a 12-lead sheet with the prediction")
     print(_command("plot", record_path, "--model", folder, "--output", sheet).strip())

@@ -277,6 +277,14 @@ def test_info_of_many_records_in_a_file(records, tmp_path, capsys):
     assert "no Parquet file, or damaged" in capsys.readouterr().err
 
 
+def test_standard_leads_of_an_array(tmp_path, capsys):
+    np.save(tmp_path / "bare.npy", recording(1000, 3).signal)
+    options = ("--sampling_rate", 500, "--units", "mV", "--json", "--lead_names")
+    assert run("info", tmp_path / "bare.npy", *options, "standard") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [*told["leads"]] == [*"I II III aVR aVL aVF V1 V2 V3 V4 V5 V6".split()]
+
+
 def test_info_of_one_lead_and_of_codebooks(tmp_path, capsys):
     save_npz(ECGRecord(recording(500, 1).signal[:1], 500, ("I",)), tmp_path / "one.npz")
     assert run("info", tmp_path / "one.npz") == 0

@@ -68,8 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..corpora.record_packing import pack_records
 
     options = read_options(arguments)
-    if options.get("lead_names") == ["standard"]:
-        options["lead_names"] = "standard"
     names = ("labels_csv", "label_columns", "label_separator", "problem_type", "patient_column", "skip_missing")
     names += ("to", "workers", "shard_mb", "quality", "overwrite")
     options |= {name: getattr(arguments, name) for name in names}

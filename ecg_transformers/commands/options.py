@@ -16,14 +16,24 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
     """Add what `read_ecg` has to be told of bare arrays."""
     group = parser.add_argument_group("files without rate, leads or unit (CSV, .npy)")
     group.add_argument("--sampling_rate", type=float, help="samples per second (Hz) of files that do not say")
-    group.add_argument("--lead_names", nargs="+", metavar="LEAD", help="names of the rows or columns, e.g. I II V1")
+    group.add_argument(
+        "--lead_names",
+        nargs="+",
+        metavar="LEAD",
+        help="names of the rows or columns, e.g. I II V1, or 'standard' for I II III aVR aVL aVF V1-V6",
+    )
     group.add_argument("--units", choices=["mV", "uV", "V", "nV"], help="unit of files that do not say")
 
 
 def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return those of these options that are given, as arguments of `read_ecg`."""
+    from ..feature_extraction.ecg_leads import STANDARD_LEADS
+
     names = ("sampling_rate", "lead_names", "units")
-    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if options.get("lead_names") == ["standard"]:
+        options["lead_names"] = list(STANDARD_LEADS)
+    return options
 
 
 def option_names(parser: argparse.ArgumentParser) -> frozenset[str]:
