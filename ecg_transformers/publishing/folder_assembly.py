@@ -124,7 +124,11 @@ def assemble_folder(
     for name in _RUN_FILES:
         if (destination / name).is_file():
             _clean_record(folder, destination / name)
-    cleaned = {key: value for key, value in config.items() if key not in _OF_SESSION}
+    cleaned = {
+        key: without_private_values(value) if isinstance(value, str) else value
+        for key, value in config.items()
+        if key not in _OF_SESSION
+    }
     _write_json(destination / "config.json", cleaned)
     _write_json(destination / "preprocessor_config.json", preprocessor)
     for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):

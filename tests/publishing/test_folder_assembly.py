@@ -260,12 +260,18 @@ def test_the_licence_of_a_given_card_is_taken(finished_run, tmp_path):
 
 def test_places_on_the_machine_are_not_published(finished_run, tmp_path):
     arguments = {"Arguments": {"corpus_options": ["labels_csv=/data/alice/labels.csv", "token=geheim"]}}
-    folder = copied(finished_run, tmp_path / "run", run=lambda run: run | {"arguments": arguments})
+    folder = copied(
+        finished_run,
+        tmp_path / "run",
+        run=lambda run: run | {"arguments": arguments},
+        config=lambda config: config | {"base_model": "/data/alice/base"},
+    )
     write_card(folder)
     found = assembled(folder, tmp_path / "clean")
     for name in ("run.json", "README.md"):
         text = (found.path / name).read_text()
         assert "labels_csv=labels.csv" in text and "alice" not in text and "geheim" not in text
+    assert json.loads((found.path / "config.json").read_text())["base_model"] == "base"
     assert ["run.json held places" in note for note in found.notes] == [True, False]  # and no licence
     with pytest.raises(PublishingError, match="where files lie on this machine: .*clean/run.json. Write their"):
         card = tmp_path / "mine.md"

@@ -111,7 +111,7 @@ def hub():
     hub.create("anna/open")
     hub.create("bert/his")
     hub.failures[("POST", "/api/models/anna/full/commit")] = (507, "storage is full")
-    hub.failures[("GET", "/api/models/anna/unlisted/")] = (500, "come back later")
+    hub.failures[("GET", "/api/models/anna/unlisted/")] = (403, "not for your eyes")
     hub.failures[("POST", "/anna/refused.git/info/lfs")] = (403, "no large files for you")
     yield hub
     hub.close()
