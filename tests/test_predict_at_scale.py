@@ -94,8 +94,18 @@ def undisturbed(folder, model, tmp_path_factory):
     return output
 
 
-def in_child(arguments: list[str], told: Path) -> None:
+def in_child(arguments: list[str], told: Path, halt_after: int | None) -> None:
     torch.set_num_threads(1)
+    write = ResumableResults.write_part
+
+    def write_and_halt(self) -> None:
+        before = len(self.parts)
+        write(self)
+        if before < len(self.parts) == halt_after:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    # Whoever watches from outside may be too late: all is done in a third of a second.
+    ResumableResults.write_part = write_and_halt
     with told.open("w") as file, redirect_stderr(file):
         code = main(arguments)
     # Leaves neither the test session's exit hooks nor its captured output behind
@@ -103,22 +113,19 @@ def in_child(arguments: list[str], told: Path) -> None:
 
 
 class Run:
-    """The command in a process of its own."""
+    """The command in a process of its own, which halts (not its workers) when it has written some parts."""
 
-    def __init__(self, folder, model, output, *options):
+    def __init__(self, folder, model, output, *options, halt_after=None):
         self.output, self.told = output, output.with_suffix(".log")
         arguments = ["predict", folder, "--model", model, "-o", output, "--batch_size", 2, "--files_per_part", 4]
         arguments = [str(one) for one in (*arguments, *options)]
-        self.process = multiprocessing.get_context("fork").Process(target=in_child, args=(arguments, self.told))
+        self.process = multiprocessing.get_context("fork").Process(
+            target=in_child, args=(arguments, self.told, halt_after)
+        )
         self.process.start()
-
-    def wait_for_parts(self, count: int) -> None:
-        """Halt the process (not its workers) when it has written some parts."""
-        parts = self.output.with_name(f"{self.output.name}.parts")
-        while len(list(parts.glob("part-*"))) < count:
+        while halt_after and Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
             assert self.process.is_alive(), self.told.read_text()
             time.sleep(0.001)
-        os.kill(self.process.pid, signal.SIGSTOP)
 
     def workers(self) -> list[int]:
         found = []
@@ -150,8 +157,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, and looks at 
 )
 def test_an_interrupted_run_goes_on(folder, model, undisturbed, tmp_path, capsys, how, workers, code):
     output = tmp_path / "p.parquet"
-    run = Run(folder, model, output, "--workers", workers)
-    run.wait_for_parts(3)
+    run = Run(folder, model, output, "--workers", workers, halt_after=3)
     forked = run.workers()
     assert len(forked) == workers
     assert run.end(how) == code and not output.exists()
@@ -175,8 +181,7 @@ def test_an_interrupted_run_goes_on(folder, model, undisturbed, tmp_path, capsys
 @linux
 def test_a_worker_that_is_killed_ends_the_run_and_it_goes_on(folder, model, undisturbed, tmp_path):
     output = tmp_path / "p.parquet"
-    run = Run(folder, model, output, "--workers", 2)
-    run.wait_for_parts(1)
+    run = Run(folder, model, output, "--workers", 2, halt_after=1)
     os.kill(run.workers()[0], signal.SIGKILL)
     assert run.end() == 1
     assert "A worker process ended abruptly" in run.told.read_text() and not output.exists()
@@ -189,8 +194,7 @@ def test_what_an_interrupted_run_does_not_go_on_with(folder, model, tmp_path, ca
     records = tmp_path / "records"
     shutil.copytree(folder, records)
     output = tmp_path / "p.csv"
-    run = Run(records, model, output, "--workers", 0)
-    run.wait_for_parts(2)
+    run = Run(records, model, output, "--workers", 0, halt_after=2)
     run.end(signal.SIGKILL)
     other = save_model(tmp_path / "other", ["AF", "LBBB", "SR"])
     command = (records, "--model", model, "-o", output, "--workers", 0)
@@ -214,8 +218,7 @@ def test_what_an_interrupted_run_does_not_go_on_with(folder, model, tmp_path, ca
 @linux
 def test_one_process_at_a_time_writes_an_output(folder, model, tmp_path, capsys):
     output = tmp_path / "p.csv"
-    run = Run(folder, model, output, "--workers", 2)
-    run.wait_for_parts(1)
+    run = Run(folder, model, output, "--workers", 2, halt_after=1)
     assert predict(folder, "--model", model, "-o", output) == 1
     assert "Another process is writing" in capsys.readouterr().err
     run.end(signal.SIGKILL)
