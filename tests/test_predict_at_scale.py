@@ -96,6 +96,8 @@ def undisturbed(folder, model, tmp_path_factory):
 
 def in_child(arguments: list[str], told: Path, halt_after: int | None) -> None:
     torch.set_num_threads(1)
+    # A test session in the background of a shell ignores Ctrl-C, and so would this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     write = ResumableResults.write_part
 
     def write_and_halt(self) -> None:
