@@ -104,7 +104,7 @@ def plot_recipe(
     A row is a step: on the left all of the lead, on the right a close-up around its steepest flank, before the step
     (orange) and after it (blue); where the rate changes, the dots are samples. Where a step changes the unit, the two
     have scales of their own. Behind `concatenate_leads` the row of all leads is shown, and the close-up is of the
-    first joint.
+    joint of two leads where the values jump most.
 
     Args:
         record (`ECGRecord`): the recording.

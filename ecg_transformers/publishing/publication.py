@@ -146,7 +146,6 @@ def _publish(arguments: PublishArguments) -> str | None:
     _check_output(arguments.output)
     target = None
     with tempfile.TemporaryDirectory(prefix="ecg-transformers-publish-") as place:
-        # The cards of authors name their folder, so the place is called like it
         path = Path(place) / "published"
         path.mkdir()
         if not arguments.dry_run:

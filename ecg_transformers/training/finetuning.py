@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, enable_full_determinism, set_see
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
+from ..publishing import write_card
 from ..publishing.licences import licence_of_folder
 from .arguments import DataArguments, EvaluationArguments, FinetuningArguments, ModelArguments
 from .building import BuiltModel, build_model, build_untrained, default_learning_rate, input_names
@@ -25,7 +26,7 @@ from .callbacks import (
 from .data import CorpusSplit, ECGCollator, positive_weights
 from .layer_groups import freeze_layers
 from .output_folder import check_continuation, find_checkpoint, prepare_output_dir, save_model_folder
-from .run_control import Clock, TrainingInterrupted, without_bars_of_saving, write_card_if_possible
+from .run_control import Clock, TrainingInterrupted, without_bars_of_saving
 from .run_record import (
     METRICS_FILE,
     PREDICTIONS_FILE,
@@ -179,7 +180,7 @@ def _finetune(
         _write_records(
             result, task, built, pos_weight, frozen, trainer, (model_args, data_args, eval_args, training_args)
         )
-        write_card_if_possible(output_dir)
+        write_card(output_dir)
         print(closing_report(result, scores, untrained, eval_args), flush=True)
     trainer.accelerator.wait_for_everyone()
     return result

@@ -106,9 +106,9 @@ def keep_targets(
             **corpus_of_cache(data_args, split.dataset),
         }
         cache = RowCache(folder, recipe)
-        print(
-            f"Codes of {name} records are {'read from' if cache.complete else 'kept in'} {cache.folder}.", flush=True
-        )
+        if not quiet:
+            told = "read from" if cache.complete else "kept in"
+            print(f"Codes of {name} records are {told} {cache.folder}.", flush=True)
         if not cache.complete:
             batches = cache.fill(lambda skip, split=split: _codes(split, skip, collator, codebooks, teacher, device))
             with tqdm(total=len(split), desc=f"Codes of {name} records", unit=" records") as bar:

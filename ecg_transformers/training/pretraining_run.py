@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, enable_full_determinism, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging
 
+from ..publishing import write_card
 from ..publishing.licences import licence_of_folder
 from .callbacks import GracefulStopCallback, ReadableProgressCallback
 from .linear_probe import probe_pretrained
@@ -25,7 +26,7 @@ from .linear_probe_report import format_probe
 from .output_folder import find_checkpoint, save_model_folder
 from .pretraining_arguments import PretrainingArguments, PretrainingModelArguments
 from .pretraining_trainer import PretrainingTrainer
-from .run_control import Clock, TrainingInterrupted, without_bars_of_saving, write_card_if_possible
+from .run_control import Clock, TrainingInterrupted, without_bars_of_saving
 from .run_record import (
     METRICS_FILE,
     RUN_FILE,
@@ -170,7 +171,7 @@ def run_pretraining(
     if trainer.is_world_process_zero():
         result.seconds = clock.finish()
         _write_records(result, trainer, facts)
-        write_card_if_possible(output_dir)
+        write_card(output_dir)
         print(_closing_report(result), flush=True)
     trainer.accelerator.wait_for_everyone()
     return result

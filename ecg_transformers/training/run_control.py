@@ -6,12 +6,9 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
-
-logger = logging.get_logger(__name__)
 
 
 class TrainingInterrupted(Exception):
@@ -71,16 +68,6 @@ def leave_process_group() -> None:
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def write_card_if_possible(folder: Path) -> None:
-    """Render the model card from the run's record, where the publishing part of the package is there."""
-    try:
-        from ..publishing import write_card
-    except ImportError:
-        logger.info("No card: ecg_transformers.publishing is not available.")
-        return
-    write_card(folder)
 
 
 @contextlib.contextmanager
