@@ -1,4 +1,4 @@
-"""What runs of every kind need around training: exit codes, interruption, durations, the card."""
+"""What runs of every kind need around training: exit codes, interruption, durations."""
 
 from __future__ import annotations
 
